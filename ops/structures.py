@@ -1,0 +1,161 @@
+"""What crosses file boundaries: images, targets and detections.
+
+The house conventions, stated here once:
+
+- A box is ``(x1, y1, x2, y2)`` in pixels of the image at hand, in continuous coordinates: pixel
+  ``(column, row)`` covers ``[column, column + 1) x [row, row + 1)``, so a box around it alone is
+  ``(column, row, column + 1, row + 1)`` and a width is ``x2 - x1``, never ``+ 1``.
+- Another format or frame is in the name (``boxes_xywh``, ``boxes_in_features``).
+- An image is uint8 RGB. In a tensor it is ``[3, H, W]``, in NumPy ``[H, W, 3]``.
+- A label is a contiguous class index ``0 .. num_classes - 1``; the background is the *last* class
+  and exists inside the classifier alone. COCO's category ids live in the data set's files only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of the data set: COCO's ``id`` (any positive integer) and ``name``."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """An object's outline as one or more closed rings, each float64 ``[P, 2]`` (x, y), P >= 3."""
+
+    rings: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Bitmap:
+    """A binary mask at its source's resolution, cropped to the object.
+
+    Attributes:
+        pixels: uint8 ``[h, w]``, 0 or 1.
+        box: where the crop lies in the image. Transforms move and stretch this box (and mirror the
+            pixels) instead of resampling the mask, so no detail is lost before the RoI reads it.
+    """
+
+    pixels: np.ndarray
+    box: tuple[float, float, float, float]
+
+
+Segmentation = Polygons | Bitmap
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is true of one image.
+
+    Attributes:
+        boxes: float32 ``[G, 4]``.
+        labels: int64 ``[G]``.
+        masks: G segmentations in the image's pixels, or empty where no masks are asked for.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: tuple[Segmentation, ...] = ()
+
+    def to(self, device: object) -> "Target":
+        """Boxes and labels on `device`; segmentations stay on the host."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device, non_blocking=True),  # type: ignore[call-overload]
+            labels=self.labels.to(device, non_blocking=True),  # type: ignore[call-overload]
+        )
+
+    def pin_memory(self) -> "Target":
+        return replace(self, boxes=self.boxes.pin_memory(), labels=self.labels.pin_memory())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the network will see it, with what is true of it.
+
+    Attributes:
+        image: uint8 RGB ``[3, H, W]``, after resizing and augmentation.
+        target: in the pixels of `image`.
+        image_id: COCO's id of the image.
+        original_size: (height, width) of the file, the frame in which results are reported.
+    """
+
+    image: Tensor
+    target: Target
+    image_id: int
+    original_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side, not yet padded: the model normalises first and pads with zeros after."""
+
+    samples: tuple[Sample, ...]
+
+    @property
+    def images(self) -> list[Tensor]:
+        return [sample.image for sample in self.samples]
+
+    @property
+    def targets(self) -> list[Target]:
+        return [sample.target for sample in self.samples]
+
+    def to(self, device: object) -> "Batch":
+        return Batch(
+            tuple(
+                replace(
+                    s,
+                    image=s.image.to(device, non_blocking=True),  # type: ignore[call-overload]
+                    target=s.target.to(device),
+                )
+                for s in self.samples
+            )
+        )
+
+    def pin_memory(self) -> "Batch":
+        return Batch(
+            tuple(
+                replace(s, image=s.image.pin_memory(), target=s.target.pin_memory())
+                for s in self.samples
+            )
+        )
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> "Batch":
+        return Batch(tuple(samples))
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What the network says of one image, best score first.
+
+    Attributes:
+        boxes: float32 ``[D, 4]``.
+        scores: float32 ``[D]``, the softmax probability of `labels`.
+        labels: int64 ``[D]``.
+        masks: float32 ``[D, m, m]``, the probability map of the predicted class inside each box, or
+            None for Faster R-CNN.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def cpu(self) -> "Detections":
+        return Detections(
+            self.boxes.cpu(),
+            self.scores.cpu(),
+            self.labels.cpu(),
+            None if self.masks is None else self.masks.cpu(),
+        )
