@@ -1,0 +1,266 @@
+"""A run's folder on disk: what is in it, whether it is new, unfinished or finished.
+
+A folder never mixes two runs: the configuration it was made with is in it, and another is refused.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import yaml
+
+from ops.errors import InputError
+
+# What a run writes beside config.yaml, and so what overwriting it may remove.
+OWN_FILES = (
+    "metrics.json",
+    "metrics.jsonl",
+    "detections.json",
+    "events.out.tfevents.*",
+    "checkpoints/*.pt",
+    "checkpoints/.*.tmp",
+    ".*.tmp",
+)
+# What may lie in a folder that is still empty for us: our lock, Hydra's record of the command.
+NEUTRAL_FILES = (".lock", ".hydra", "*.log", ".*.tmp")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The one folder of a run, held by this process until `close` or the process's end.
+
+    Attributes:
+        path: the folder.
+        state: "new" (nothing but config.yaml), "unfinished" (resume from `last_checkpoint`, where
+            there is one) or "finished" (`read_metrics` has its result).
+    """
+
+    path: Path
+    state: Literal["new", "unfinished", "finished"]
+    _lock: IO[str]
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """The final figures; written last of all, so that its presence means "finished"."""
+        return self.path / "metrics.json"
+
+    @property
+    def detections(self) -> Path:
+        return self.path / "detections.json"
+
+    @property
+    def history(self) -> Path:
+        """Every scalar of the training, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.pt"
+
+    @staticmethod
+    def open(
+        path: Path,
+        config_text: str,
+        *,
+        overwrite: bool = False,
+        ignore: Sequence[str] = ("run.overwrite",),
+    ) -> "RunFolder":
+        """Create the folder, or find out how far the run in it came. One process at a time.
+
+        Args:
+            config_text: the run's whole configuration as YAML.
+            overwrite: remove the files of an earlier run first.
+            ignore: dotted names of settings that do not make another run.
+
+        Raises:
+            InputError: the folder is another process's, holds a run of another configuration, or
+                holds files that are no run's.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file, not a folder; choose another run.name")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(path)
+        try:
+            state = _examine(path, config_text, overwrite, ignore)
+        except BaseException:
+            lock.close()
+            raise
+        return RunFolder(path, state, lock)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The finished run's figures."""
+        return read_json(self.metrics, "remove it to evaluate again")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Mark the run finished: to be called after everything else is written."""
+        write_json(self.metrics, metrics)
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _take_lock(path: Path) -> IO[str]:
+    # A record lock, not flock: data workers forked from a killed run must not keep its lock.
+    handle = (path / ".lock").open("a+")
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.seek(0)
+        owner = handle.read().strip() or "unknown"
+        handle.close()
+        raise InputError(
+            f"{path}: another process (pid {owner}) is writing this run; wait for it or choose "
+            "another run.name"
+        ) from error
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def _examine(
+    path: Path, config_text: str, overwrite: bool, ignore: Sequence[str]
+) -> Literal["new", "unfinished", "finished"]:
+    config = path / "config.yaml"
+    if not config.exists():
+        foreign = sorted(p.name for p in path.iterdir() if not _matches(p, NEUTRAL_FILES))
+        if foreign:
+            raise InputError(
+                f"{path}: is not empty and no run's folder (no config.yaml, but {foreign[0]}); "
+                "choose another run.name or empty it yourself"
+            )
+    elif overwrite:
+        _remove_run(path)
+    else:
+        _check_same(path, config, config_text, ignore)
+        return "finished" if (path / "metrics.json").exists() else "unfinished"
+    write_text(config, config_text)
+    return "new"
+
+
+def _matches(path: Path, patterns: Sequence[str]) -> bool:
+    return any(path.match(pattern) for pattern in patterns)
+
+
+def _remove_run(path: Path) -> None:
+    """Remove what a run writes and nothing else, first of all what says that it is finished."""
+    for pattern in OWN_FILES:
+        for file in path.glob(pattern):
+            file.unlink()
+
+
+def _check_same(path: Path, config: Path, config_text: str, ignore: Sequence[str]) -> None:
+    try:
+        there = _flatten(yaml.safe_load(config.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{config}: is not readable YAML; choose another run.name or set run.overwrite=true"
+        ) from error
+    here = _flatten(yaml.safe_load(config_text))
+    absent = "(not set)"
+    different = [
+        f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
+        for key in {**there, **here}
+        if there.get(key, absent) != here.get(key, absent) and key not in ignore
+    ]
+    if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise InputError(
+            f"{path}: holds a run of another configuration ({'; '.join(different[:3])}{more}); "
+            "choose another run.name or set run.overwrite=true"
+        )
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists stay values."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    items: dict[str, Any] = {}
+    for key, value in tree.items():
+        items |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return items
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part. The temporary name is fixed, so what a
+    killed process left behind is overwritten by the next write.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically: indented where it is a mapping, else on one line."""
+    write_text(path, dump_json(value, indent=2 if isinstance(value, Mapping) else None) + "\n")
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: NaN and the infinities, which it cannot say, become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: no such file, or not JSON; ends with `remedy`.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: is not valid JSON ({what}); {remedy}") from error
