@@ -1,0 +1,339 @@
+"""COCO's annotation file: read, checked, and packed so that worker processes share one copy.
+
+What makes the whole file doubtful (an unknown category, a repeated id) ends the run at once. What
+spoils one annotation alone (a box of no size, a polygon of two points) leaves that annotation out;
+`Problems` counts and lists it.
+"""
+
+import json
+import math
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+from data import rle
+from ops.errors import InputError
+from ops.structures import Category
+
+Outline = tuple[np.ndarray, ...] | np.ndarray | None
+"""Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object or crowd region as the file has it, in the image's pixels.
+
+    Attributes:
+        id: COCO's id of the annotation.
+        label: position of its category in ascending order of category ids.
+        box_xywh: the stated box, not clipped to the image.
+        area: stated, or computed where the file has none; square pixels.
+        crowd: whether the outline covers a group that nobody separated.
+        outline: see `Outline`.
+    """
+
+    id: int
+    label: int
+    box_xywh: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+    outline: Outline
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of the file and what is known of it."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    annotations: tuple[Annotation, ...]
+
+    @property
+    def objects(self) -> tuple[Annotation, ...]:
+        """The annotations of single objects, without the crowd regions."""
+        return tuple(a for a in self.annotations if not a.crowd)
+
+
+@dataclass
+class Problems:
+    """Annotations left out or mended while reading: their ids by reason."""
+
+    left_out: dict[str, list[int]] = field(default_factory=dict)
+    mended: dict[str, list[int]] = field(default_factory=dict)
+
+    def count(self) -> int:
+        """How many annotations were left out."""
+        return sum(map(len, self.left_out.values()))
+
+    def describe(self, most: int | None = 5) -> str:
+        """One line: the counts by reason with the first `most` ids of each (None: all)."""
+        parts = []
+        if self.left_out:
+            parts.append(f"left out {self.count()}: {_list_reasons(self.left_out, most)}")
+        if self.mended:
+            parts.append(f"mended: {_list_reasons(self.mended, most)}")
+        return ", ".join(parts)
+
+
+def _list_reasons(reasons: Mapping[str, Sequence[int]], most: int | None) -> str:
+    texts = []
+    for reason, ids in reasons.items():
+        shown = ", ".join(map(str, ids[:most])) + (", ..." if len(ids[:most]) < len(ids) else "")
+        texts.append(f"{len(ids)} with {reason} ({'id' if len(ids) == 1 else 'ids'} {shown})")
+    return ", ".join(texts)
+
+
+class _Unusable(ValueError):
+    """A reason to leave one annotation out."""
+
+
+def read_annotations(
+    path: Path, *, masks: bool
+) -> tuple[tuple[Category, ...], list[ImageEntry], Problems]:
+    """Read a COCO annotation file whole and check it.
+
+    Args:
+        path: of the JSON file.
+        masks: whether outlines are needed. Without them the field `segmentation` is not looked at.
+
+    Returns:
+        The categories in ascending order of ids, the images in ascending order of ids with their
+        usable annotations in the file's order, and what was left out.
+
+    Raises:
+        InputError: the file is missing or is not such a file; ids repeat; an annotation names an
+            unknown image or category or lacks a required field; nothing usable is in it.
+    """
+    document = _load_json(path)
+    categories = _read_categories(document, path)
+    labels = {category.id: label for label, category in enumerate(categories)}
+    images = _by_id(document, "images", path)
+    if not images:
+        raise InputError(f"{path}: `images` is empty; name a file that lists at least one image")
+    sizes = {id_: _image_size(image, id_, path) for id_, image in images.items()}
+    kept: dict[int, list[Annotation]] = {id_: [] for id_ in images}
+    problems = Problems()
+    for id_, entry in _by_id(document, "annotations", path).items():
+        image_id, category_id = entry.get("image_id"), entry.get("category_id")
+        if image_id not in images:
+            raise _unknown(path, id_, "image", image_id)
+        if category_id not in labels:
+            raise _unknown(path, id_, "category", category_id)
+        if masks and entry.get("segmentation") is None:
+            raise InputError(
+                f"{path}: annotation {id_} has no `segmentation`; export the masks too, or train "
+                f"boxes alone (data.masks=false)"
+            )
+        try:
+            annotation, mended = _read_annotation(
+                entry, id_, labels[category_id], sizes[image_id], masks
+            )
+        except _Unusable as reason:
+            problems.left_out.setdefault(str(reason), []).append(id_)
+            continue
+        kept[image_id].append(annotation)
+        if mended:
+            problems.mended.setdefault(mended, []).append(id_)
+    if not any(kept.values()):
+        raise InputError(
+            f"{path}: no usable annotation among {len(document['annotations'])}"
+            + (f" ({problems.describe()})" if problems.left_out else "")
+            + "; correct them or name another file"
+        )
+    entries = [
+        ImageEntry(id_, images[id_]["file_name"], *sizes[id_], tuple(kept[id_]))
+        for id_ in sorted(images)
+    ]
+    return categories, entries, problems
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot read the annotations ({error.strerror}); check data.root and the "
+            f"file's name"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
+            f"export or download the file again"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise InputError(
+                f"{path}: has no list `{key}`; name a COCO instance annotation file "
+                f"(instances_*.json)"
+            )
+    return document
+
+
+def _by_id(document: dict[str, Any], key: str, path: Path) -> dict[int, dict[str, Any]]:
+    """The entries of one of the file's lists by their ids, which must be whole and differ."""
+    entries: dict[int, dict[str, Any]] = {}
+    for position, entry in enumerate(document[key]):
+        id_ = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(id_, int) or isinstance(id_, bool):
+            raise InputError(
+                f"{path}: `{key}[{position}]` has no whole number as `id` ({id_!r}); number them"
+            )
+        if id_ in entries:
+            raise InputError(f"{path}: id {id_} occurs twice in `{key}`; give each its own")
+        entries[id_] = entry
+    return entries
+
+
+def _read_categories(document: dict[str, Any], path: Path) -> tuple[Category, ...]:
+    entries = _by_id(document, "categories", path)
+    if not entries:
+        raise InputError(f"{path}: `categories` is empty; list at least one with `id` and `name`")
+    for id_, entry in entries.items():
+        if not isinstance(entry.get("name"), str):
+            raise InputError(f"{path}: category {id_} has no `name`; give it one")
+    names = Counter(entry["name"] for entry in entries.values())
+    name, times = names.most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{path}: {times} categories are called `{name}`; rename or merge them")
+    return tuple(Category(id_, entries[id_]["name"]) for id_ in sorted(entries))
+
+
+def _image_size(image: dict[str, Any], id_: int, path: Path) -> tuple[int, int]:
+    """(height, width) of an entry, which must have a file's name too."""
+    if not isinstance(image.get("file_name"), str):
+        raise InputError(f"{path}: image {id_} has no `file_name`; add it")
+    size = (image.get("height"), image.get("width"))
+    if not all(isinstance(side, int) and side > 0 for side in size):
+        raise InputError(
+            f"{path}: image {id_} states height {size[0]!r} and width {size[1]!r}; write its size "
+            f"in whole pixels"
+        )
+    return size  # type: ignore[return-value]
+
+
+def _unknown(path: Path, id_: int, kind: str, named: object) -> InputError:
+    plural = {"image": "images", "category": "categories"}[kind]
+    return InputError(
+        f"{path}: annotation {id_} names {kind} {named!r}, which is not in `{plural}`; add the "
+        f"{kind} or remove the annotation"
+    )
+
+
+def _read_annotation(
+    entry: dict[str, Any], id_: int, label: int, size: tuple[int, int], masks: bool
+) -> tuple[Annotation, str]:
+    """The annotation, and what had to be mended ("" if nothing); _Unusable says why not."""
+    box = _read_box(entry.get("bbox"), size)
+    outline, mended = _read_outline(entry["segmentation"], size) if masks else (None, "")
+    stated = entry.get("area")
+    area = float(stated) if _is_number(stated) else _outline_area(outline, box)
+    return Annotation(id_, label, box, area, bool(entry.get("iscrowd", 0)), outline), mended
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _read_box(box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    if not isinstance(box, list) or len(box) != 4:
+        raise _Unusable("no box of four numbers")
+    if not all(map(_is_number, box)):
+        raise _Unusable("a box of non-finite numbers")
+    x, y, width, height = map(float, box)
+    if width <= 0 or height <= 0:
+        raise _Unusable("a box of no size")
+    if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
+        raise _Unusable("a box outside the image")
+    return x, y, width, height
+
+
+def _read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str]:
+    if isinstance(segmentation, dict):
+        return _read_run_lengths(segmentation, size), ""
+    if not isinstance(segmentation, list):
+        raise _Unusable("a segmentation that is neither polygons nor RLE")
+    if not segmentation:
+        raise _Unusable("an empty segmentation")
+    rings = [_read_ring(ring) for ring in segmentation]
+    outline = tuple(ring for ring in rings if ring is not None)
+    if not outline:
+        raise _Unusable("a polygon of fewer than three points")
+    if not any(map(_ring_area, outline)):
+        raise _Unusable("a polygon of no area")
+    dropped = len(outline) < len(rings)
+    return outline, "a ring of fewer than three points, dropped from its polygons" * dropped
+
+
+def _read_ring(ring: Any) -> np.ndarray | None:
+    """``[P, 2]``, or None where it has fewer than three points."""
+    if not isinstance(ring, list) or not all(isinstance(v, int | float) for v in ring):
+        raise _Unusable("a polygon that is not a list of numbers")
+    if len(ring) % 2:
+        raise _Unusable("a polygon of an odd count of numbers")
+    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise _Unusable("a polygon of non-finite numbers")
+    return points if len(points) >= 3 else None
+
+
+def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> rle.RunLengths:
+    counts, stated = segmentation.get("counts"), segmentation.get("size")
+    if not isinstance(stated, list) or tuple(stated) != size:
+        raise _Unusable("an RLE of another size than its image")
+    try:
+        runs = rle.decompress(counts) if isinstance(counts, str) else rle.from_list(counts)
+    except ValueError:
+        raise _Unusable("a damaged RLE") from None
+    if int(runs.sum(dtype=np.int64)) != size[0] * size[1]:
+        raise _Unusable("an RLE that does not add up to its image")
+    if not rle.area(runs):
+        raise _Unusable("an empty RLE")
+    return runs
+
+
+def _ring_area(ring: np.ndarray) -> float:
+    """Area inside a closed ring ``[P, 2]`` (the shoelace formula)."""
+    x, y = (ring - ring[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def _outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:
+    if outline is None:
+        return box[2] * box[3]
+    return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
+
+
+class PackedEntries(Sequence[ImageEntry]):
+    """Image entries as one run of bytes in shared memory, taken out one at a time.
+
+    A list of Python objects is copied into every worker process little by little, because counting
+    references writes to it. Bytes and offsets in shared tensors stay one copy, under fork as under
+    spawn.
+    """
+
+    def __init__(self, entries: Iterable[ImageEntry]) -> None:
+        pieces = [pickle.dumps(entry, protocol=5) for entry in entries]
+        ends = np.cumsum([0, *map(len, pieces)])
+        self.offsets = torch.from_numpy(ends).share_memory_()  # [N + 1]
+        self.bytes = torch.frombuffer(bytearray(b"".join(pieces)), dtype=torch.uint8)
+        self.bytes.share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> ImageEntry:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start, stop = self.offsets[index % len(self) :][:2].tolist()
+        entry: ImageEntry = pickle.loads(self.bytes.numpy()[start:stop].data)
+        return entry

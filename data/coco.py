@@ -1,0 +1,324 @@
+"""Data sets in COCO's form: an annotation file and a folder of images."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from data import rle
+from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
+from data.images import check_header, read_image
+from data.transforms import EvalTransform, TrainTransform
+from ops.errors import InputError
+from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
+
+# Up to so many images a check before training decodes every one (about half a minute); beyond, it
+# reads the headers alone and leaves the rest to `scripts/validate_data.py`.
+DECODED_AT_MOST = 4000
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A small, fixed part of a data set, for example to be overfitted.
+
+    The first `count` images (None: all) in ascending order of ids that have `min_objects` to
+    `max_objects` objects, each of an area over `min_area` square pixels, and no crowd region.
+    """
+
+    count: int | None = None
+    min_objects: int = 1
+    max_objects: int | None = None
+    min_area: float = 0.0
+
+    def admits(self, entry: ImageEntry) -> bool:
+        """Whether the image fulfils the conditions."""
+        objects = entry.objects
+        most = float("inf") if self.max_objects is None else self.max_objects
+        return (
+            len(objects) == len(entry.annotations)
+            and self.min_objects <= len(objects) <= most
+            and all(a.area > self.min_area for a in objects)
+        )
+
+
+class CocoDataset(Dataset[Sample]):
+    """Images with their objects, in ascending order of image ids.
+
+    Attributes:
+        categories: in ascending order of COCO's ids; a label is the position in it.
+        image_ids: COCO's ids of the images.
+        aspect_ratios: width / height, float64 ``[N]``.
+        annotations_file: where it was read from.
+        problems: the annotations that were left out, by reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: Path,
+        images: Path,
+        keep_empty: bool = True,
+        select: Selection | None = None,
+        masks: bool = True,
+    ) -> None:
+        """Read and check the annotations; images are decoded later, one at a time.
+
+        Args:
+            annotations: an `instances_*.json`.
+            images: the folder that its file names are relative to.
+            keep_empty: whether images without a usable object stay.
+            select: keep only these images.
+            masks: whether outlines are read.
+
+        Raises:
+            InputError: the annotations are unusable (`data.annotations`), the folder or an image
+                file is missing, or no image remains.
+        """
+        self.annotations_file = Path(annotations)
+        self.folder = Path(images)
+        self.categories, entries, self.problems = read_annotations(
+            self.annotations_file, masks=masks
+        )
+        _check_files(entries, self.folder, self.annotations_file)
+        if not keep_empty:
+            entries = [entry for entry in entries if entry.objects]
+        if select is not None:
+            entries = [entry for entry in entries if select.admits(entry)][: select.count]
+        if not entries:
+            raise InputError(
+                f"{self.annotations_file}: no image remains of those listed; widen data.select or "
+                f"set data.keep_empty=true"
+            )
+        self.masks = masks
+        self.image_ids = [entry.id for entry in entries]
+        self.aspect_ratios = np.array([entry.width / entry.height for entry in entries])
+        self._entries = PackedEntries(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index)
+
+    def read(self, index: int) -> Sample:
+        """The image at its own size with its objects; crowd regions are no part of the target.
+
+        Boxes are clipped to the image. Raises InputError as `data.images.read_image`.
+        """
+        entry = self._entries[index]
+        size = (entry.height, entry.width)
+        image = read_image(self.path(index), size)  # [3, H, W]
+        objects = entry.objects
+        boxes = np.array([a.box_xywh for a in objects], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes.clip(0, [entry.width, entry.height] * 2)
+        target = Target(
+            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            labels=torch.tensor([a.label for a in objects], dtype=torch.int64),
+            masks=tuple(_segmentation(a, entry.height) for a in objects) if self.masks else (),
+        )
+        return Sample(image, target, entry.id, size)
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.folder / self._entries[index].file_name
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) that the annotations state."""
+        entry = self._entries[index]
+        return entry.height, entry.width
+
+    def ground_truth(self) -> dict[str, list[dict[str, Any]]]:
+        """This data set's images and usable annotations, crowd included, as a COCO document.
+
+        Boxes are the file's own, not clipped, so that scores agree with those of other evaluators.
+        """
+        entries = list(self._entries)
+        # COCO's evaluator takes the id 0 for "no match": move all ids where a file uses it.
+        shift = int(any(a.id == 0 for entry in entries for a in entry.annotations))
+        return {
+            "images": [
+                {"id": e.id, "file_name": e.file_name, "height": e.height, "width": e.width}
+                for e in entries
+            ],
+            "annotations": [
+                self._coco_annotation(a, entry, a.id + shift)
+                for entry in entries
+                for a in entry.annotations
+            ],
+            "categories": [{"id": c.id, "name": c.name} for c in self.categories],
+        }
+
+    def _coco_annotation(self, annotation: Annotation, entry: ImageEntry, id_: int) -> dict:
+        coco: dict[str, Any] = {
+            "id": id_,
+            "image_id": entry.id,
+            "category_id": self.categories[annotation.label].id,
+            "bbox": list(annotation.box_xywh),
+            "area": annotation.area,
+            "iscrowd": int(annotation.crowd),
+        }
+        if isinstance(annotation.outline, tuple):
+            coco["segmentation"] = [ring.ravel().tolist() for ring in annotation.outline]
+        elif annotation.outline is not None:
+            counts = rle.compress(annotation.outline)
+            coco["segmentation"] = {"size": [entry.height, entry.width], "counts": counts}
+        return coco
+
+    def describe(self) -> str:
+        """One line for the console: what is in it and what was left out."""
+        objects = crowds = 0
+        for entry in self._entries:
+            objects += len(entry.objects)
+            crowds += len(entry.annotations) - len(entry.objects)
+        parts = [
+            f"{len(self)} images",
+            f"{objects} objects",
+            f"{crowds} crowd regions" * (crowds > 0),
+        ]
+        text = ", ".join(filter(None, [*parts, self.problems.describe()]))
+        return f"{self.annotations_file.name}: {text}"
+
+
+def _segmentation(annotation: Annotation, height: int) -> Segmentation:
+    outline = annotation.outline
+    if isinstance(outline, tuple):
+        return Polygons(outline)
+    assert outline is not None
+    pixels, (x1, y1, x2, y2) = rle.crop(outline, height)
+    return Bitmap(pixels, (float(x1), float(y1), float(x2), float(y2)))
+
+
+def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> None:
+    """InputError unless every image file is there; lists each folder once, opens nothing."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder of images; check data.root and the folder's name"
+        )
+    listed: dict[Path, set[str]] = {}
+    missing = []
+    for entry in entries:
+        path = folder / entry.file_name
+        if path.parent not in listed:
+            there = path.parent.is_dir()
+            listed[path.parent] = {e.name for e in os.scandir(path.parent)} if there else set()
+        if path.name not in listed[path.parent]:
+            missing.append(entry)
+    if missing:
+        first = missing[0]
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(entries)} image files named in {annotations} are "
+            f"missing, the first is {first.file_name} (image {first.id}); restore them or correct "
+            f"data.root"
+        )
+
+
+def check_images(dataset: CocoDataset, *, workers: int = 2, decode: bool | None = None) -> None:
+    """Open every image once, in threads, with a progress bar.
+
+    Args:
+        dataset: whose files are opened.
+        workers: threads.
+        decode: decode the pixels (True), or read the headers alone (False), which misses damage
+            further inside. None decodes up to `DECODED_AT_MOST` images.
+
+    Raises:
+        InputError: of the first image that does not decode or is of another size than stated.
+    """
+    if decode is None:
+        decode = len(dataset) <= DECODED_AT_MOST
+    check = read_image if decode else check_header
+
+    def check_one(index: int) -> None:
+        check(dataset.path(index), dataset.size(index))
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        results = pool.map(check_one, range(len(dataset)))
+        try:
+            for _ in tqdm(results, "checking images", len(dataset), leave=False, unit="image"):
+                pass
+        except InputError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
+    """InputError unless both data sets have the same categories, by id and by name."""
+    ours = {c.id: c.name for c in train.categories}
+    theirs = {c.id: c.name for c in val.categories}
+    for id_ in sorted(ours.keys() | theirs.keys()):
+        if ours.get(id_) != theirs.get(id_):
+            raise InputError(
+                f"{val.annotations_file}: category {id_} is {_name_of(theirs, id_)}, but "
+                f"{_name_of(ours, id_)} in {train.annotations_file}; give both files the same "
+                f"categories"
+            )
+
+
+def _name_of(names: dict[int, str], id_: int) -> str:
+    return f"`{names[id_]}`" if id_ in names else "missing"
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What a run learns from and what it is judged by, with how each image is prepared."""
+
+    train: CocoDataset
+    val: CocoDataset
+    train_transform: TrainTransform
+    eval_transform: EvalTransform
+
+
+def coco_data(
+    *,
+    root: str | Path,
+    train_annotations: str,
+    train_folder: str,
+    val_annotations: str,
+    val_folder: str,
+    train_transform: Mapping[str, Any],
+    eval_transform: Mapping[str, Any],
+    masks: bool = True,
+    keep_empty: bool = True,
+    select: Mapping[str, Any] | None = None,
+    val_on_train: bool = False,
+) -> DataSplits:
+    """Build both splits of a data set in COCO's folder layout; the settings of `configs/data`.
+
+    Args:
+        root: folder that the four names are relative to.
+        train_annotations, train_folder: annotation file and image folder to learn from.
+        val_annotations, val_folder: the same, to be judged by.
+        train_transform, eval_transform: fields of `TrainTransform` and `EvalTransform`.
+        masks: read outlines (false: boxes alone).
+        keep_empty: learn from images without objects too.
+        select: fields of `Selection`, for the training split; None keeps all.
+        val_on_train: judge by the very images that were learned from.
+
+    Raises:
+        InputError: as `CocoDataset`, and where the splits' categories differ.
+    """
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise InputError(f"{base}: no such folder; set data.root to where the data set lies")
+    train = CocoDataset(
+        annotations=base / train_annotations,
+        images=base / train_folder,
+        keep_empty=keep_empty,
+        select=None if select is None else Selection(**select),
+        masks=masks,
+    )
+    val = train
+    if not val_on_train:
+        val = CocoDataset(annotations=base / val_annotations, images=base / val_folder, masks=masks)
+        check_same_categories(train, val)
+    return DataSplits(
+        train, val, TrainTransform(**train_transform), EvalTransform(**eval_transform)
+    )

@@ -1,0 +1,112 @@
+"""Image files into pixels: OpenCV decodes, whatever the depth, the channels or the orientation."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ops.errors import InputError
+
+_EXIF_ORIENTATION = 0x0112
+_EXIF_SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange width and height
+
+
+def read_image(path: Path, size: tuple[int, int]) -> Tensor:
+    """Decode an image file and hold it against the size its annotations were made for.
+
+    Grayscale becomes three equal channels, 16 bits are scaled to 8 (65535 -> 255), an alpha channel
+    is dropped (the colour below it stays, as in Pillow's conversion to RGB), and the EXIF
+    orientation is applied, as the COCO API's users and detectron2 do.
+
+    Args:
+        path: of the file; any name the file system can hold.
+        size: (height, width) that the annotations state, after the EXIF orientation.
+
+    Returns:
+        uint8 RGB ``[3, H, W]``, a view of channels-last memory.
+
+    Raises:
+        InputError: the file is missing, cannot be decoded, is cut short, or is of another size.
+    """
+    pixels = decode(path)
+    if pixels.shape[:2] != size:
+        raise _another_size(path, pixels.shape[:2], size)
+    return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
+
+
+def decode(path: Path) -> np.ndarray:
+    """Decode an image file into uint8 RGB ``[H, W, 3]``; see `read_image`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot read the image ({error.strerror}); restore the file"
+        ) from None
+    pixels = None
+    if data and not _is_cut_short(data):
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:  # some codecs raise where others return nothing
+            pixels = None
+    if pixels is None:
+        raise InputError(
+            f"{path}: does not decode as an image (damaged or cut short); replace the file or "
+            f"remove it from the annotations"
+        )
+    return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
+
+
+def check_header(path: Path, size: tuple[int, int]) -> None:
+    """Hold the size in a file's header against `size`, without decoding its pixels.
+
+    Raises:
+        InputError: as `read_image`, except that damage behind the header goes unseen.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.format == "JPEG":
+                if image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS:
+                    width, height = height, width
+            elif image.format != "PNG" or "exif" in image.info:
+                height, width = decode(path).shape[:2]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        height, width = decode(path).shape[:2]  # what Pillow cannot open, OpenCV may
+    if (height, width) != size:
+        raise _another_size(path, (height, width), size)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: libjpeg would fill the missing part with grey."""
+    if data.startswith(b"\xff\xd8"):
+        # Inside the compressed scan 0xFF never stands before 0xD9 or 0xDA, so the last marker
+        # "end of image" must come after the last "start of scan".
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    return data.startswith(b"\x89PNG") and b"IEND" not in data
+
+
+def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise InputError(
+        f"{path}: pixels of type {pixels.dtype}; convert the image to 8 or 16 bits a channel"
+    )
+
+
+def _another_size(path: Path, found: tuple[int, int], stated: tuple[int, int]) -> InputError:
+    (height, width), (stated_height, stated_width) = found, stated
+    text = (
+        f"{path}: is {width} x {height} pixels (width x height, EXIF orientation applied), "
+        f"but its annotations state {stated_width} x {stated_height}; "
+    )
+    if (height, width) == (stated_width, stated_height):
+        return InputError(
+            text + "rotate the annotations, or remove the file's EXIF orientation if it is wrong"
+        )
+    return InputError(text + "restore the original file or correct its `width` and `height`")

@@ -1,0 +1,111 @@
+"""COCO's run-length encoding of masks, in NumPy alone.
+
+A mask ``[H, W]`` is read column after column; its *run lengths* are the lengths of the stretches of
+0, 1, 0, 1 ... met on the way, the first possibly 0. COCO files hold them as a list of numbers
+("uncompressed") or as a string ("compressed"). Inside the project they are uint32 ``[R]``.
+
+A string is taken apart here and its sum checked before use, because a damaged one handed to a C
+decoder writes beyond the image. The format is that of the COCO API (`maskApi.c`).
+"""
+
+import itertools
+
+import numpy as np
+
+RunLengths = np.ndarray
+"""uint32 ``[R]``, R >= 1, summing to the height times the width of the image."""
+
+
+def encode(mask: np.ndarray) -> RunLengths:
+    """Run lengths of a binary mask ``[H, W]``."""
+    flat = np.concatenate(([False], (mask != 0).ravel(order="F")))
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(changes, prepend=0, append=mask.size).astype(np.uint32)
+
+
+def from_list(counts: object) -> RunLengths:
+    """Run lengths from an uncompressed list; ValueError where they are not whole numbers >= 0."""
+    if not isinstance(counts, list) or not counts:
+        raise ValueError("no list of run lengths")
+    if not all(type(run) is int and 0 <= run < 1 << 32 for run in counts):
+        raise ValueError("a run length that is no whole number")
+    return np.array(counts, dtype=np.uint32)
+
+
+def decompress(text: str) -> RunLengths:
+    """The run lengths that a compressed string stands for.
+
+    Each number is written in groups of five bits, lowest first, one character (offset 48) a group;
+    bit 6 says that another follows, the last group's bit 5 is the sign. From the fourth number on,
+    what is written is the difference to the number two before.
+
+    Raises:
+        ValueError: the string is cut short, holds foreign characters, or a run below zero.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for code in text.encode():
+        group = code - 48
+        if not 0 <= group < 64:
+            raise ValueError("a foreign character in the run lengths")
+        number |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            number -= 1 << shift
+        if len(runs) > 2:
+            number += runs[-2]
+        if not 0 <= number < 1 << 32:
+            raise ValueError("a run length below zero or beyond 32 bits")
+        runs.append(number)
+        number = shift = 0
+    if shift:
+        raise ValueError("run lengths cut short")
+    return np.array(runs, dtype=np.uint32)
+
+
+def compress(runs: RunLengths) -> str:
+    """The compressed string of run lengths; inverse of `decompress`."""
+    numbers = runs.astype(np.int64)
+    numbers[3:] -= runs[1:-2]
+    return "".join(itertools.chain.from_iterable(map(_groups, numbers.tolist())))
+
+
+def _groups(number: int) -> list[str]:
+    """One number as characters of five bits each, the last one's fifth bit being its sign."""
+    characters = []
+    while True:
+        group, number = number & 31, number >> 5
+        done = number == (-1 if group & 16 else 0)
+        characters.append(chr(48 + (group if done else group | 32)))
+        if done:
+            return characters
+
+
+def area(runs: RunLengths) -> int:
+    """Pixels inside the mask."""
+    return int(runs[1::2].sum())
+
+
+def crop(runs: RunLengths, height: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The mask cut to its tight box, without drawing the rest of the image.
+
+    Args:
+        runs: of a mask that is not empty.
+        height: of the image.
+
+    Returns:
+        uint8 ``[h, w]`` of 0 and 1, and its place (x1, y1, x2, y2) in the image, whole pixels.
+    """
+    ends = np.cumsum(runs, dtype=np.int64)
+    starts, stops = ends[0:-1:2], ends[1::2]  # each stretch of 1, as [start, stop)
+    starts, stops = starts[stops > starts], stops[stops > starts]
+    x1, x2 = int(starts[0]) // height, int(stops[-1] - 1) // height + 1
+    changes = np.stack((starts, stops), axis=1).ravel() - x1 * height
+    lengths = np.diff(changes, prepend=0, append=(x2 - x1) * height)
+    values = np.arange(len(lengths), dtype=np.uint8) % 2
+    columns = np.repeat(values, lengths).reshape(x2 - x1, height)
+    rows = np.flatnonzero(columns.any(axis=0))
+    y1, y2 = int(rows[0]), int(rows[-1]) + 1
+    return np.ascontiguousarray(columns[:, y1:y2].T), (x1, y1, x2, y2)

@@ -1,0 +1,257 @@
+"""Image and target changed together: crop, resize, flip, colour.
+
+Each step is a pure function of a `Sample`. What is random draws from the NumPy generator passed in
+and from nothing else, so a sample is a function of its image and its seed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ops.errors import InputError
+from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
+
+
+def resized_shape(size: tuple[int, int], short_edge: int, long_edge: int) -> tuple[int, int]:
+    """(height, width) with the shorter edge at `short_edge`, unless the longer exceeds `long_edge`.
+
+    Rounded as detectron2 does: int(v + 0.5).
+    """
+    scale = short_edge / min(size)
+    if max(size) * scale > long_edge:
+        scale = long_edge / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Stretch the sample to `size` (height, width).
+
+    Pixels are averaged over their area where the image shrinks and interpolated linearly where it
+    grows. Boxes and outlines are scaled exactly; a bitmap keeps its pixels and stretches its box.
+    """
+    height, width = sample.image.shape[1:]
+    if (height, width) == size:
+        return sample
+    shrinks = size[0] * size[1] < height * width
+    pixels = cv2.resize(
+        _pixels(sample), size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return _mapped(sample, _image(pixels), (size[1] / width, size[0] / height), (0.0, 0.0))
+
+
+def resize_shortest_edge(sample: Sample, short_edge: int, long_edge: int) -> Sample:
+    """Resize to `resized_shape`."""
+    height, width = sample.image.shape[1:]
+    return resize(sample, resized_shape((height, width), short_edge, long_edge))
+
+
+def horizontal_flip(sample: Sample) -> Sample:
+    """Mirror left and right."""
+    width = sample.image.shape[2]
+    image = _image(cv2.flip(_pixels(sample), 1))
+    return _mapped(sample, image, (-1.0, 1.0), (float(width), 0.0))
+
+
+def vertical_flip(sample: Sample) -> Sample:
+    """Mirror top and bottom."""
+    height = sample.image.shape[1]
+    image = _image(cv2.flip(_pixels(sample), 0))
+    return _mapped(sample, image, (1.0, -1.0), (0.0, float(height)))
+
+
+def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
+    """Cut the sample to `window` (x1, y1, x2, y2), whole pixels inside the image.
+
+    Objects outside are dropped. A bitmap is cut with its image and its box drawn tight around what
+    is left; a polygon keeps its points and its box is clipped.
+    """
+    x1, y1, x2, y2 = window
+    image = _image(np.ascontiguousarray(_pixels(sample)[y1:y2, x1:x2]))
+    moved = _mapped(sample, image, (1.0, 1.0), (-float(x1), -float(y1)))
+    target, size = moved.target, (y2 - y1, x2 - x1)
+    boxes = target.boxes.clamp(min=0).minimum(torch.tensor([size[1], size[0]] * 2))
+    masks: list[Segmentation | None] = []
+    for index, mask in enumerate(target.masks):
+        cut = _cut_bitmap(mask, size) if isinstance(mask, Bitmap) else mask
+        if isinstance(cut, Bitmap):
+            boxes[index] = torch.tensor(cut.box)
+        masks.append(cut)
+    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    kept = [index for index in inside.nonzero()[:, 0].tolist() if not masks or masks[index]]
+    return replace(
+        moved,
+        target=Target(
+            boxes=boxes[kept],
+            labels=target.labels[kept],
+            masks=tuple(masks[index] for index in kept) if masks else (),
+        ),
+    )
+
+
+def random_crop(sample: Sample, edge: int, generator: np.random.Generator) -> Sample:
+    """Cut a square of `edge` pixels at a random place; a shorter image keeps that dimension."""
+    height, width = sample.image.shape[1:]
+    y1 = int(generator.integers(max(height - edge, 0) + 1))
+    x1 = int(generator.integers(max(width - edge, 0) + 1))
+    return crop(sample, (x1, y1, min(x1 + edge, width), min(y1 + edge, height)))
+
+
+def jitter_colour(
+    sample: Sample,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    generator: np.random.Generator,
+) -> Sample:
+    """Scale brightness, contrast and saturation, each by a random factor in [1 - s, 1 + s].
+
+    Contrast scales about the image's mean grey, saturation about each pixel's grey.
+    """
+    strengths = np.array([brightness, contrast, saturation])
+    light, spread, colour = generator.uniform(1 - strengths, 1 + strengths).astype(np.float32)
+    pixels = _pixels(sample).astype(np.float32) * light
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    pixels = grey + (pixels - grey) * colour
+    pixels = grey.mean() + (pixels - grey.mean()) * spread
+    return replace(sample, image=_image(np.rint(pixels).clip(0, 255).astype(np.uint8)))
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """What training does to an image: crop, resize, flip, colour, in this order.
+
+    Attributes:
+        short_edges: one is drawn for each image; several make the scale augmentation. Pixels.
+        long_edge: the longer edge never exceeds it. Pixels.
+        flip: probability of mirroring left and right.
+        vertical_flip: probability of mirroring top and bottom.
+        crop: edge of a random square cut from the original, in its pixels; None keeps all.
+        brightness, contrast, saturation: see `jitter_colour`; 0 leaves the colours alone.
+    """
+
+    short_edges: Sequence[int]
+    long_edge: int
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    crop: int | None = None
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.short_edges:
+            raise _bad_setting("train_transform.short_edges", "[]", "at least one size in pixels")
+        for name, lengths in (
+            ("short_edges", self.short_edges),
+            ("long_edge", (self.long_edge,)),
+            ("crop", (1 if self.crop is None else self.crop,)),
+        ):
+            if min(lengths) < 1:
+                raise _bad_setting(f"train_transform.{name}", min(lengths), "pixels, at least 1")
+        for name in ("flip", "vertical_flip", "brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise _bad_setting(f"train_transform.{name}", value, "a number from 0 to 1")
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        if self.crop is not None:
+            sample = random_crop(sample, self.crop, generator)
+        short_edge = int(generator.choice(self.short_edges))
+        sample = resize_shortest_edge(sample, short_edge, self.long_edge)
+        if generator.random() < self.flip:
+            sample = horizontal_flip(sample)
+        if generator.random() < self.vertical_flip:
+            sample = vertical_flip(sample)
+        if self.brightness or self.contrast or self.saturation:
+            sample = jitter_colour(
+                sample, self.brightness, self.contrast, self.saturation, generator
+            )
+        return sample
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """What evaluation does to an image: resize alone.
+
+    Attributes:
+        short_edge: of the resized image, pixels; None scales each image by `scale` instead.
+        long_edge: the longer edge never exceeds it, pixels; None sets no limit.
+        scale: factor used where `short_edge` is None.
+    """
+
+    short_edge: int | None
+    long_edge: int | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("short_edge", "long_edge", "scale"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise _bad_setting(f"eval_transform.{name}", value, "a number above 0")
+
+    def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Sample:
+        height, width = sample.image.shape[1:]
+        short = self.short_edge or max(round(min(height, width) * self.scale), 1)
+        return resize_shortest_edge(sample, short, self.long_edge or 1 << 30)
+
+
+def _bad_setting(name: str, value: object, remedy: str) -> InputError:
+    return InputError(f"data.{name}={value}: give {remedy}")
+
+
+def _pixels(sample: Sample) -> np.ndarray:
+    """The image as ``[H, W, 3]``, without a copy where memory is channels-last."""
+    return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+
+
+def _image(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
+
+
+def _mapped(
+    sample: Sample, image: Tensor, scale: tuple[float, float], shift: tuple[float, float]
+) -> Sample:
+    """The sample with `image`, its target carried by x -> scale x + shift on each axis (x, y)."""
+    boxes = _map_boxes(sample.target.boxes.double().numpy(), scale, shift)
+    masks = tuple(_map_mask(mask, scale, shift) for mask in sample.target.masks)
+    target = replace(sample.target, boxes=torch.from_numpy(boxes).float(), masks=masks)
+    return replace(sample, image=image, target=target)
+
+
+def _map_boxes(
+    boxes: np.ndarray, scale: tuple[float, float], shift: tuple[float, float]
+) -> np.ndarray:
+    """Boxes ``[G, 4]`` with their corners kept in order where an axis is mirrored."""
+    corners = boxes.reshape(-1, 2, 2) * scale + shift  # [G, corner, axis]
+    return np.sort(corners, axis=1).reshape(-1, 4)
+
+
+def _map_mask(
+    mask: Segmentation, scale: tuple[float, float], shift: tuple[float, float]
+) -> Segmentation:
+    if isinstance(mask, Polygons):
+        return Polygons(tuple(ring * scale + shift for ring in mask.rings))
+    x1, y1, x2, y2 = _map_boxes(np.array([mask.box]), scale, shift)[0].tolist()
+    pixels = mask.pixels[:: -1 if scale[1] < 0 else 1, :: -1 if scale[0] < 0 else 1]
+    return Bitmap(np.ascontiguousarray(pixels), (x1, y1, x2, y2))
+
+
+def _cut_bitmap(mask: Bitmap, size: tuple[int, int]) -> Bitmap | None:
+    """The bitmap inside an image of `size`, its box tight; None where nothing is left."""
+    x1, y1, x2, y2 = mask.box
+    height, width = mask.pixels.shape
+    pixel_w, pixel_h = (x2 - x1) / width, (y2 - y1) / height
+    rows = (y1 + (np.arange(height) + 0.5) * pixel_h).clip(0, size[0])
+    columns = (x1 + (np.arange(width) + 0.5) * pixel_w).clip(0, size[1])
+    inside = mask.pixels.astype(bool)
+    inside &= ((rows > 0) & (rows < size[0]))[:, None] & ((columns > 0) & (columns < size[1]))
+    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(y):
+        return None
+    top, bottom, left, right = int(y[0]), int(y[-1]) + 1, int(x[0]), int(x[-1]) + 1
+    box = (x1 + left * pixel_w, y1 + top * pixel_h, x1 + right * pixel_w, y1 + bottom * pixel_h)
+    return Bitmap(mask.pixels[top:bottom, left:right], box)
