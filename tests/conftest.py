@@ -1,0 +1,17 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data sets and specifications, which a user's clone does not have."""
+    folder = Path(os.environ.get("ROI_SHARED", PROJECT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set ROI_SHARED to its path)")
+    return folder
