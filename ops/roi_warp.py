@@ -1,0 +1,72 @@
+"""RoIWarp: the box is rounded to whole cells, then read with bilinear samples."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ops.roi_align import pooled, sampled
+from ops.roi_plan import Grid, RoIPlan, choice, grid, linear_axis, round_half_away
+
+
+def roi_warp(
+    features: Tensor,
+    rois: Tensor | Sequence[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float,
+    *,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+    agg: str = "avg",
+    mode: str = "paper",
+) -> Tensor:
+    """Pool each RoI into ``[K, C, h, w]``, in features' dtype; differentiable in the RoIs.
+
+    Rounding passes gradients straight through (Dai et al., "Instance-aware Semantic Segmentation
+    via Multi-task Network Cascades", 2016, section 3.2).
+
+    Args:
+        features: ``[N, C, H, W]``.
+        rois: ``[K, 5]`` (image index, x1, y1, x2, y2) or N boxes ``[L, 4]``, in image pixels.
+        output_size: bins, or (rows, columns) of bins.
+        spatial_scale: feature cells per image pixel, 1 / stride.
+        sampling_ratio: samples per bin and axis (0: adaptive). In mode "mnc" the largest over the
+            sampling_ratio x sampling_ratio corner samples of a bin, as MNC's 2 x 2 max pooling of a
+            crop twice the output's size.
+        aligned: as in RoIAlign; "mnc" has its own frame.
+        agg: "avg" or "max" of a bin's samples.
+        mode: "paper" is RoIAlign on the rounded box, the comparison of Mask R-CNN's table 2c;
+            "mnc" is the layer that the authors of MNC released: samples at the bins' corners.
+
+    Raises:
+        ValueError: shapes that do not fit, or an RoI that is not finite.
+        InputError: an unknown setting.
+    """
+    choice("mode", mode, ("paper", "mnc"))
+    area = grid(features, rois, output_size, spatial_scale)
+    area = area.with_boxes(round_half_away(area.boxes))
+    if mode == "mnc":
+        return pooled(features, corner_sampled(area, sampling_ratio), agg)
+    start, end = area.boxes[:, :2], area.boxes[:, 2:]
+    area = area.with_boxes(torch.cat((start, start + (end - start).clamp(min=1)), dim=1))
+    return pooled(features, sampled(area, sampling_ratio, aligned), agg)
+
+
+def corner_sampled(area: Grid, samples: int) -> RoIPlan:
+    """MNC's samples: the first corner of each of ``samples`` equal parts of a bin."""
+    if samples < 1:
+        samples = 1
+    axes = []
+    for axis in (0, 1):
+        start, end, bins, size = area.along(axis)
+        length = (end - start).clamp(min=0)
+        step = torch.arange(bins * samples, device=start.device)
+        index = start[:, None] + step * length[:, None] / (bins * samples)  # [K, P S]
+        index = index.unflatten(1, (bins, samples))
+        counts = torch.full_like(index[..., 0], samples, dtype=torch.int64)
+        edges = (
+            start[:, None] + torch.arange(bins + 1, device=start.device) * length[:, None] / bins
+        )
+        pairs = torch.stack((edges[:, :-1], edges[:, 1:]), dim=-1).detach()
+        axes.append(linear_axis(index, counts, pairs, size, (-0.5, size - 0.5)))
+    return RoIPlan(area.image, *axes)
