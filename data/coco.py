@@ -1,8 +1,9 @@
 """Data sets in COCO's form: an annotation file and a folder of images."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,19 +173,21 @@ class CocoDataset(Dataset[Sample]):
             coco["segmentation"] = {"size": [entry.height, entry.width], "counts": counts}
         return coco
 
-    def describe(self) -> str:
-        """One line for the console: what is in it and what was left out."""
-        objects = crowds = 0
-        for entry in self._entries:
-            objects += len(entry.objects)
-            crowds += len(entry.annotations) - len(entry.objects)
+    def objects_by_label(self) -> np.ndarray:
+        """How many objects each category has, crowd regions apart: int64 ``[categories]``."""
+        labels = [a.label for entry in self._entries for a in entry.objects]
+        return np.bincount(np.array(labels, dtype=np.int64), minlength=len(self.categories))
+
+    def describe(self, most: int | None = 5) -> str:
+        """One line: what is in it and what was left out, with `most` ids a reason (None: all)."""
+        crowds = sum(len(e.annotations) - len(e.objects) for e in self._entries)
         parts = [
             f"{len(self)} images",
-            f"{objects} objects",
-            f"{crowds} crowd regions" * (crowds > 0),
+            f"{self.objects_by_label().sum()} objects",
+            f"{crowds} crowd regions" if crowds else "",
+            self.problems.describe(most),
         ]
-        text = ", ".join(filter(None, [*parts, self.problems.describe()]))
-        return f"{self.annotations_file.name}: {text}"
+        return f"{self.annotations_file.name}: {', '.join(filter(None, parts))}"
 
 
 def _segmentation(annotation: Annotation, height: int) -> Segmentation:
@@ -221,7 +224,7 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> 
 
 
 def check_images(dataset: CocoDataset, *, workers: int = 2, decode: bool | None = None) -> None:
-    """Open every image once, in threads, with a progress bar.
+    """Open every image once before training, in threads, with a progress bar.
 
     Args:
         dataset: whose files are opened.
@@ -234,19 +237,32 @@ def check_images(dataset: CocoDataset, *, workers: int = 2, decode: bool | None 
     """
     if decode is None:
         decode = len(dataset) <= DECODED_AT_MOST
+    with closing(broken_images(dataset, workers=workers, decode=decode)) as broken:
+        for error in broken:
+            raise error
+
+
+def broken_images(
+    dataset: CocoDataset, *, workers: int, decode: bool
+) -> Generator[InputError, None, None]:
+    """What is wrong with each image that `check_images` would refuse, in the data set's order."""
     check = read_image if decode else check_header
 
-    def check_one(index: int) -> None:
-        check(dataset.path(index), dataset.size(index))
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        results = pool.map(check_one, range(len(dataset)))
+    def failure(index: int) -> InputError | None:
         try:
-            for _ in tqdm(results, "checking images", len(dataset), leave=False, unit="image"):
-                pass
-        except InputError:
-            pool.shutdown(cancel_futures=True)
-            raise
+            check(dataset.path(index), dataset.size(index))
+        except InputError as error:
+            return error
+        return None
+
+    pool = ThreadPoolExecutor(max(workers, 1))
+    try:
+        results = pool.map(failure, range(len(dataset)))
+        for error in tqdm(results, "checking images", len(dataset), leave=False, unit="image"):
+            if error is not None:
+                yield error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:

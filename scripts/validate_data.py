@@ -1,0 +1,55 @@
+"""Check a data set in COCO's form from end to end: annotations, files, and every pixel decoded.
+
+    python scripts/validate_data.py DATA/annotations/instances_train2017.json DATA/train2017
+
+Prints what is in it and what training would leave out, by reason with ids. Exit status 1 where
+training would refuse the data set, 0 otherwise.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.coco import CocoDataset, broken_images
+from ops.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Validate as the command line asks; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Check a data set in COCO's form.")
+    parser.add_argument("annotations", type=Path, help="an instances_*.json")
+    parser.add_argument("images", type=Path, help="the folder of its images")
+    parser.add_argument("--boxes", action="store_true", help="boxes alone: ignore `segmentation`")
+    parser.add_argument("--headers", action="store_true", help="do not decode the pixels")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
+    chosen = parser.parse_args(arguments)
+    try:
+        dataset = CocoDataset(
+            annotations=chosen.annotations, images=chosen.images, masks=not chosen.boxes
+        )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(dataset.describe(most=None))
+    print_categories(dataset)
+    broken = 0
+    for error in broken_images(dataset, workers=chosen.workers, decode=not chosen.headers):
+        print(error, file=sys.stderr)
+        broken += 1
+    print(f"{broken} of {len(dataset)} images broken" if broken else "every image is sound")
+    return 1 if broken else 0
+
+
+def print_categories(dataset: CocoDataset) -> None:
+    """One line for each category: id, name, objects."""
+    counts = dataset.objects_by_label()
+    for category, count in zip(dataset.categories, counts.tolist(), strict=True):
+        print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
