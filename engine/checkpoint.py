@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,17 +132,22 @@ def _load_safely(path: Path) -> Any:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give a checkpoint, as in <run>/checkpoints/last.pt")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path}: is no checkpoint, or one that was cut short; copy it again or use another "
+            "checkpoint of the run"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: holds something other than tensors and plain values, or is no checkpoint; "
-            "refused, since loading it could run code; give a checkpoint written by this project"
+            f"{path}: holds something other than tensors and plain values; refused, since loading "
+            "it could run code; give a checkpoint written by this project"
         ) from error
     except Exception as error:  # a damaged file fails in any of the readers below torch.load
         raise InputError(
-            f"{path}: is damaged or cut short ({type(error).__name__}); copy it again or use "
-            "another checkpoint of the run"
+            f"{path}: is damaged ({type(error).__name__}); copy it again or use another checkpoint "
+            "of the run"
         ) from error
 
 
@@ -158,22 +164,24 @@ def load_weights_into(model: nn.Module, state: Mapping[str, Tensor], path: Path)
     missing = [name for name in ours if name not in state]
     unexpected = [name for name in state if name not in ours]
     misshaped = [n for n in ours if n in state and ours[n].shape != state[n].shape]
-    differences = [
-        f"{len(missing)} missing (first {missing[0]} {_shape(ours[missing[0]])})"
-        if missing
-        else "",
-        f"{len(unexpected)} unexpected (first {unexpected[0]} {_shape(state[unexpected[0]])})"
-        if unexpected
-        else "",
-        f"{len(misshaped)} of another shape (first {misshaped[0]}: {_shape(state[misshaped[0]])} "
-        f"in the file, {_shape(ours[misshaped[0]])} in the model)"
-        if misshaped
-        else "",
-    ]
-    if any(differences):
+    differences = []
+    if missing:
+        differences.append(
+            f"{len(missing)} missing (first {missing[0]} {_shape(ours[missing[0]])})"
+        )
+    if unexpected:
+        first = unexpected[0]
+        differences.append(f"{len(unexpected)} unexpected (first {first} {_shape(state[first])})")
+    if misshaped:
+        first = misshaped[0]
+        differences.append(
+            f"{len(misshaped)} of another shape (first {first}: {_shape(state[first])} in the "
+            f"file, {_shape(ours[first])} in the model)"
+        )
+    if differences:
         raise InputError(
             f"{path}: holds the weights of another architecture: "
-            f"{'; '.join(filter(None, differences))}; build the model with the backbone, stride, "
+            f"{'; '.join(differences)}; build the model with the backbone, stride, "
             "head and classes of the run that wrote it"
         )
     model.load_state_dict(dict(state))

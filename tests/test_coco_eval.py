@@ -1,0 +1,345 @@
+"""COCO's figures: perfect detections, shifted ones, crowds, both backends, bad input."""
+
+import builtins
+import contextlib
+import copy
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from engine.coco_eval import FIGURES, coco_metrics, coco_results, read_results, results_table
+from ops.errors import InputError
+from ops.structures import Detections
+
+SIZE = (120, 160)
+CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 8, "name": "bar"}, {"id": 90, "name": "none"}]
+
+
+def _rectangle(x: float, y: float, w: float, h: float) -> list[list[float]]:
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def _truth() -> dict[str, Any]:
+    """Three images of rectangles, small, medium and large, of two of three categories."""
+    boxes = [
+        [(5, 5, 20, 10), (40, 30, 60, 50)],
+        [(10, 8, 120, 100), (100, 20, 12, 30), (60, 60, 40, 40)],
+        [],
+    ]
+    annotations = [
+        {
+            "id": 10 * image + k,
+            "image_id": image,
+            "category_id": (3, 8)[k % 2],
+            "bbox": list(map(float, box)),
+            "area": float(box[2] * box[3]),
+            "iscrowd": 0,
+            "segmentation": _rectangle(*box),
+        }
+        for image, there in enumerate(boxes, start=1)
+        for k, box in enumerate(there)
+    ]
+    images = [{"id": k, "height": SIZE[0], "width": SIZE[1], "file_name": ""} for k in (1, 2, 3)]
+    return {"images": images, "categories": CATEGORIES, "annotations": annotations}
+
+
+def _found(truth: dict[str, Any], shift: float = 0.0) -> list[dict[str, Any]]:
+    """A detection for every annotation, moved to the right by `shift` pixels."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    results = []
+    for order, annotation in enumerate(truth["annotations"]):
+        height, width = sizes[annotation["image_id"]]
+        x, y, w, h = annotation["bbox"]
+        outline = annotation["segmentation"]
+        if isinstance(outline, dict):
+            continue
+        moved = [[v + shift * (i % 2 == 0) for i, v in enumerate(ring)] for ring in outline]
+        rle = coco_mask.merge(coco_mask.frPyObjects(moved, height, width))
+        results.append(
+            {
+                "image_id": annotation["image_id"],
+                "category_id": annotation["category_id"],
+                "bbox": [x + shift, y, w, h],
+                "score": 1 - order / 1000,
+                "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
+            }
+        )
+    return results
+
+
+def _reference(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> list[float]:
+    """pycocotools' own summary, by its documented steps."""
+    results = copy.deepcopy(results)
+    if kind == "segm":
+        for result in results:
+            del result["bbox"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = copy.deepcopy(truth)
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+def test_perfect_detections_score_100(backend: str) -> None:
+    truth = _truth()
+    metrics = coco_metrics(truth, _found(truth), backend=backend)
+    for kind in ("bbox", "segm"):
+        for figure in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
+            assert metrics[f"{kind}/{figure}"] == pytest.approx(100), (kind, figure)
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("shift", [1.0, 4.0, 9.0])
+def test_shifted_detections_score_what_pycocotools_says(shift: float, backend: str) -> None:
+    truth = _truth()
+    results = _found(truth, shift)
+    metrics = coco_metrics(truth, results, backend=backend)
+    for kind in ("bbox", "segm"):
+        expected = [100 * v if v >= 0 else -1 for v in _reference(truth, results, kind)]
+        assert [metrics[f"{kind}/{f}"] for f in FIGURES] == pytest.approx(expected), kind
+        assert 0 < metrics[f"{kind}/AP"] < 100
+
+
+def test_photographs_score_the_same_with_both_backends_and_pycocotools_itself(shared: Path) -> None:
+    path = shared / "coco-mini" / "annotations" / "instances_val2017.json"
+    truth = json.loads(path.read_text())
+    draw = random.Random(0)
+    results = [
+        {**r, "score": draw.random(), "image_id": r["image_id"]}
+        for r in _found(truth, shift=3.0)
+        if draw.random() < 0.8
+    ]
+    ours = coco_metrics(truth, results)
+    faster = coco_metrics(truth, results, backend="faster_coco_eval")
+    assert ours == pytest.approx(faster)
+    for kind in ("bbox", "segm"):
+        expected = [100 * value for value in _reference(truth, results, kind)]
+        assert [ours[f"{kind}/{f}"] for f in FIGURES] == pytest.approx(expected)
+        assert 20 < ours[f"{kind}/AP"] < 90
+
+
+def test_nothing_that_is_given_is_changed() -> None:
+    truth = _truth()
+    results = _found(truth)
+    before = copy.deepcopy((truth, results))
+    coco_metrics(truth, results)
+    assert (truth, results) == before
+
+
+def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = _truth()
+    coco_metrics(truth, _found(truth))
+    coco_metrics(truth, _found(truth), backend="faster_coco_eval")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+def test_a_detection_in_a_crowd_region_is_neither_right_nor_wrong(backend: str) -> None:
+    truth = _truth()
+    crowd = {"x": 0, "y": 60, "w": 50, "h": 50}
+    rle = coco_mask.merge(coco_mask.frPyObjects(_rectangle(**crowd), *SIZE))
+    results = _found(truth)
+    results += [
+        {
+            "image_id": 1,
+            "category_id": 3,
+            "bbox": [10.0, 70.0, 20.0, 20.0],
+            "score": 1.0,
+            "segmentation": _mask(_rectangle(10, 70, 20, 20)),
+        }
+    ]
+    wrong = coco_metrics(truth, results, backend=backend)
+    truth["annotations"].append(
+        {
+            "id": 99,
+            "image_id": 1,
+            "category_id": 3,
+            "bbox": [0.0, 60.0, 50.0, 50.0],
+            "area": 2500.0,
+            "iscrowd": 1,
+            "segmentation": {"size": list(SIZE), "counts": rle["counts"].decode()},
+        }
+    )
+    ignored = coco_metrics(truth, results, backend=backend)
+    for kind in ("bbox", "segm"):
+        assert wrong[f"{kind}/AP"] < 99
+        assert ignored[f"{kind}/AP"] == pytest.approx(100)
+
+
+def _mask(outline: list[list[float]]) -> dict[str, Any]:
+    rle = coco_mask.merge(coco_mask.frPyObjects(outline, *SIZE))
+    return {"size": list(SIZE), "counts": rle["counts"].decode()}
+
+
+def test_the_size_of_a_mask_is_its_own_area_not_its_boxs() -> None:
+    """A missed small object: a thin wrong mask in a medium box counts against small ones."""
+    truth = _truth()
+    results = _found(truth)
+    thin = _mask(_rectangle(100, 100, 50, 4))
+    results += [
+        {**results[0], "score": 1.5, "bbox": [100.0, 60.0, 50.0, 50.0], "segmentation": thin}
+    ]
+    metrics = coco_metrics(truth, results)
+    assert metrics["bbox/APs"] == pytest.approx(100)
+    assert metrics["segm/APs"] < 99
+
+
+def test_each_category_has_its_ap_and_one_without_objects_has_none() -> None:
+    truth = _truth()
+    results = [r for r in _found(truth) if r["category_id"] == 3]
+    metrics = coco_metrics(truth, results, per_category=True)
+    assert metrics["bbox/AP/disc"] == pytest.approx(100)
+    assert metrics["segm/AP/bar"] == 0
+    assert metrics["bbox/AP/none"] == -1
+    assert metrics["bbox/AP"] == pytest.approx(50)
+
+
+def test_categories_of_one_name_are_told_apart_by_id() -> None:
+    truth = _truth()
+    truth["categories"] = [{"id": 3, "name": "a"}, {"id": 8, "name": "a"}]
+    metrics = coco_metrics(truth, _found(truth), iou_types=("bbox",), per_category=True)
+    assert {key for key in metrics if key.startswith("bbox/AP/")} == {
+        "bbox/AP/a (3)",
+        "bbox/AP/a (8)",
+    }
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+def test_no_detections_at_all_score_zero_with_a_warning(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = coco_metrics(_truth(), [], backend=backend, per_category=True)
+    assert all(metrics[f"{kind}/{f}"] == 0 for kind in ("bbox", "segm") for f in FIGURES)
+    assert metrics["bbox/AP/disc"] == 0
+    assert "no detections at all" in caplog.text
+
+
+def test_boxes_alone_need_no_masks() -> None:
+    truth = _truth()
+    results = [{k: v for k, v in r.items() if k != "segmentation"} for r in _found(truth)]
+    metrics = coco_metrics(truth, results, iou_types=("bbox",))
+    assert metrics["bbox/AP"] == pytest.approx(100)
+    assert not any(key.startswith("segm") for key in metrics)
+    with pytest.raises(InputError, match="detection 0: is of no mask, and masks are to be scored"):
+        coco_metrics(truth, results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 77}, "detection 0: is of image 77, which the annotations do not have"),
+        ({"category_id": 1}, "detection 0: is of category 1, which the annotations do not have"),
+    ],
+)
+def test_detections_of_something_else_are_refused(change: dict, message: str) -> None:
+    truth = _truth()
+    results = _found(truth)
+    results[0] |= change
+    with pytest.raises(InputError, match=message):
+        coco_metrics(truth, results)
+
+
+def test_an_empty_validation_set_is_refused() -> None:
+    with pytest.raises(InputError, match="validation set: holds no images"):
+        coco_metrics({**_truth(), "images": []}, [])
+
+
+def test_an_unknown_or_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = _truth()
+    with pytest.raises(InputError, match="backend fast: unknown; choose pycocotools"):
+        coco_metrics(truth, _found(truth), backend="fast")
+    real = builtins.__import__
+
+    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("faster_coco_eval"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(InputError, match="pip install faster-coco-eval"):
+        coco_metrics(truth, _found(truth), backend="faster_coco_eval")
+
+
+def _detections(count: int, with_masks: bool = True) -> Detections:
+    corners = torch.arange(count, dtype=torch.float32)[:, None] + torch.tensor([2.0, 3.0])
+    boxes = torch.cat([corners, corners + torch.tensor([40.0, 24.0])], dim=1)
+    masks = torch.ones(count, 4, 4) if with_masks else None
+    scores = torch.linspace(0.9, 0.1, count)
+    return Detections(boxes, scores, torch.arange(count) % 2, masks)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
+def test_results_hold_original_pixels_category_ids_and_masks_like_the_pasted_ones() -> None:
+    results = coco_results(_detections(20), image_id=5, original_size=SIZE, category_ids=[3, 8])
+    assert len(results) == 20
+    assert results[1]["image_id"] == 5 and results[1]["category_id"] == 8
+    assert results[1]["bbox"] == [3.0, 4.0, 40.0, 24.0]
+    assert results[0]["score"] == pytest.approx(0.9)
+    for k, result in enumerate(results):
+        decoded = coco_mask.decode(result["segmentation"])
+        assert decoded.shape == SIZE
+        left, top, width, height = map(int, result["bbox"])
+        inside = decoded[top + 3 : top + height - 3, left + 5 : left + width - 5]
+        assert inside.all(), k
+        outside = decoded.sum() - decoded[top : top + height, left : left + width].sum()
+        assert outside == 0, k
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_faster_rcnn_has_no_masks_and_no_detections_no_results() -> None:
+    where: dict[str, Any] = {"image_id": 1, "original_size": SIZE, "category_ids": [3, 8]}
+    assert all("segmentation" not in r for r in coco_results(_detections(3, False), **where))
+    assert coco_results(_detections(0), **where) == []
+
+
+def test_saved_detections_score_as_before(tmp_path: Path) -> None:
+    truth = _truth()
+    results = _found(truth, shift=4.0)
+    (tmp_path / "detections.json").write_text(json.dumps(results))
+    read = read_results(tmp_path / "detections.json")
+    assert coco_metrics(truth, read) == coco_metrics(truth, results)
+
+
+GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"annotations": []}, "holds a dict, not a list"),
+        ([GOOD, 3], "entry 1 is a int, not an object"),
+        ([{**GOOD, "image_id": "1"}], "entry 0 has no whole number as image_id"),
+        ([{**GOOD, "score": None}], "entry 0 has no number as score"),
+        ([{**GOOD, "bbox": [0, 0, 1]}], "entry 0 has no bbox of four numbers"),
+        ([{**GOOD, "segmentation": [[0, 0]]}], "segmentation that is no compressed RLE"),
+    ],
+)
+def test_saved_detections_that_are_none(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        read_results(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_the_table_has_boxes_and_masks_and_a_dash_for_what_is_absent() -> None:
+    truth = _truth()
+    metrics = coco_metrics(truth, _found(truth)) | {"segm/APs": -1.0, "bbox/AP": 35.14}
+    assert results_table(metrics).splitlines() == [
+        "          AP   AP50   AP75    APs    APm    APl",
+        "box     35.1  100.0  100.0  100.0  100.0  100.0",
+        "mask   100.0  100.0  100.0      -  100.0  100.0",
+    ]
