@@ -89,9 +89,7 @@ def with_image_index(boxes: list[Tensor]) -> Tensor:
     return torch.cat((index, torch.cat(boxes)), dim=1)
 
 
-def rescale(
-    detections: Detections, size: tuple[int, int], new_size: tuple[int, int]
-) -> Detections:
+def rescale(detections: Detections, size: tuple[int, int], new_size: tuple[int, int]) -> Detections:
     """Carry detections from an image of `size` (height, width) to the same one at `new_size`.
 
     Boxes are scaled per axis and clipped; those that vanish are dropped. Masks live inside their

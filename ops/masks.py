@@ -36,9 +36,10 @@ def mask_targets(masks: Sequence[Segmentation], boxes: Tensor, resolution: int) 
 
 def _draw_polygons(mask: Polygons, frame: np.ndarray, m: int) -> np.ndarray:
     """COCO's own rasteriser on the outline moved and stretched to the m x m RoI."""
-    corner = frame[:2].astype(np.float64)
-    side = np.maximum(frame[2:] - frame[:2], np.float32(0.1)).astype(np.float64)
-    rings = [((ring - corner) * (m / side)).ravel().tolist() for ring in mask.rings]
+    corner = frame[:2]
+    # In float32 as detectron2 has it: a vertex at a cell's border falls on the same side.
+    scale = np.float32(m) / np.maximum(frame[2:] - corner, np.float32(0.1))
+    rings = [((ring - corner) * scale).ravel().tolist() for ring in mask.rings]
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, m, m)))
 
 

@@ -1,0 +1,152 @@
+"""Mask R-CNN (He et al., 2017): the whole network, and the one place where its parts are joined."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.anchors import AnchorGenerator
+from models.heads import PoolingOp, RoIPooler, SharedHead, SplitHead, TwoFC
+from models.network import Network
+from models.normalization import Normalize
+from models.roi_heads import RoIHeads
+from models.rpn import RPN, RPNHead
+from ops.structures import Detections, Target
+
+Losses = dict[str, Tensor]
+
+
+class MaskRCNN(nn.Module):
+    """Images in; losses out when targets are given, detections when not.
+
+    The choice does not depend on `self.training`, so a validation loss needs no trick.
+
+    Args:
+        normalize, backbone, roi_heads: the parts.
+        rpn: None for a network that is given its proposals (Fast R-CNN's way, and the paper's own
+            in its ablations).
+    """
+
+    def __init__(
+        self, *, normalize: Normalize, backbone: nn.Module, rpn: RPN | None, roi_heads: RoIHeads
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[Target] | None = None,
+        proposals: list[Tensor] | None = None,
+    ) -> Losses | list[Detections]:
+        """Everything in the pixels of the images as given.
+
+        Args:
+            images: N x uint8 RGB ``[3, h, w]``, of any sizes.
+            targets: of each image.
+            proposals: N x ``[P, 4]``, in place of the RPN's.
+
+        Raises:
+            ValueError: the network has no RPN and no proposals are given.
+        """
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        batch = self.normalize(images)  # [N, 3, max h, max w]
+        features = self.backbone(batch)  # [N, C, H, W]
+        losses: Losses = {}
+        if proposals is None:
+            if self.rpn is None:
+                raise ValueError("this network has no RPN: give it proposals")
+            proposed, losses = self.rpn(features, sizes, targets)
+            proposals = [p.boxes for p in proposed]
+        if targets is None:
+            return self.roi_heads.detect(features, proposals, sizes)
+        return losses | self.roi_heads.losses(features, proposals, targets)
+
+
+def build_mask_rcnn(
+    *,
+    backbone: Callable[..., Network],
+    stride: int,
+    pooler: PoolingOp,
+    num_classes: int,
+    mask: bool,
+    head: Mapping[str, Any],
+    anchors: Mapping[str, Any],
+    rpn: Mapping[str, Any] | None,
+    roi: Mapping[str, Any],
+) -> MaskRCNN:
+    """Join the parts. Scale, channels and resolutions are derived here and stated nowhere else.
+
+    Args:
+        backbone: takes `stride`, gives the cut network.
+        stride: 16 or 32.
+        pooler: any op with the common signature.
+        num_classes: of the data set, without background.
+        mask: False leaves the mask branch out (Faster R-CNN).
+        head: `fc_dim` of the two-fc head and `mask_dim`.
+        anchors: `sizes`, `aspect_ratios` and `offset` of `AnchorGenerator`.
+        rpn: settings of `RPN`; None for a network without one.
+        roi: settings of `RoIHeads`.
+
+    Raises:
+        InputError: from the backbone.
+    """
+    network = backbone(stride=stride)
+    return MaskRCNN(
+        normalize=Normalize(network.statistics),
+        backbone=network.trunk,
+        rpn=None if rpn is None else _build_rpn(network, anchors, rpn),
+        roi_heads=RoIHeads(
+            _build_head(network, pooler, num_classes=num_classes, mask=mask, **head),
+            num_classes=num_classes,
+            mask=mask,
+            **roi,
+        ),
+    )
+
+
+def _build_rpn(network: Network, anchors: Mapping[str, Any], rpn: Mapping[str, Any]) -> RPN:
+    generator = AnchorGenerator(stride=network.stride, **anchors)
+    head = RPNHead(
+        channels=network.channels, anchors_per_cell=generator.per_cell, hidden=network.channels
+    )
+    return RPN(head, generator, **rpn)
+
+
+def _build_head(
+    network: Network,
+    op: PoolingOp,
+    *,
+    num_classes: int,
+    mask: bool,
+    fc_dim: int,
+    mask_dim: int,
+) -> SharedHead | SplitHead:
+    """C4 shares res5; VGG16 brings fc6 and fc7; C5 has nothing left and gets two new fc layers."""
+    pooler = RoIPooler(op, stride=network.stride)
+    dim = mask_dim if mask else None
+    if network.top_is_spatial:
+        assert network.top is not None
+        return SharedHead(
+            pooler,
+            network.top,
+            channels=network.top_channels,
+            pool_size=network.pool_size,
+            num_classes=num_classes,
+            mask_dim=dim,
+        )
+    layers, width = network.top, network.top_channels
+    if layers is None:
+        layers, width = TwoFC(network.channels, network.pool_size, fc_dim), fc_dim
+    return SplitHead(
+        pooler,
+        layers,
+        channels=network.channels,
+        dim=width,
+        pool_size=network.pool_size,
+        num_classes=num_classes,
+        mask_dim=dim,
+    )

@@ -1,0 +1,62 @@
+"""An ImageNet network cut in two at the feature map.
+
+Every detector of the R-CNN family is one: the `trunk` runs once an image, and what ImageNet
+training left beyond the feature map, the `top`, runs on each RoI: res5 for C4, fc6 and fc7 for
+VGG16, nothing for C5 (Mask R-CNN, figure 4).
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.normalization import PixelStatistics
+from ops.errors import InputError
+
+STRIDES = (16, 32)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The two halves and what the rest must know of them.
+
+    Attributes:
+        trunk: images ``[N, 3, h, w]`` -> features ``[N, channels, h / stride, w / stride]``.
+        stride: image pixels per feature cell; every other part derives its scale from it.
+        channels: of the features.
+        top: pooled features ``[K, channels, P, P]`` -> maps ``[K, top_channels, 7, 7]`` (res5) or
+            vectors ``[K, top_channels]`` (fc6, fc7); None where the head has no layer to reuse.
+        pool_size: P, the side of the grid that the box branch pools to.
+        top_channels: channels that come out of `top`, 0 without one.
+        top_is_spatial: whether `top` gives maps, which boxes and masks can share.
+        statistics: the normalisation that belongs to the weights.
+    """
+
+    trunk: nn.Module
+    stride: int
+    channels: int
+    top: nn.Module | None
+    pool_size: int
+    top_channels: int
+    top_is_spatial: bool
+    statistics: PixelStatistics
+
+
+def check_stride(stride: int) -> None:
+    """Raises InputError unless `stride` is one that the networks can be cut at."""
+    if stride not in STRIDES:
+        raise InputError(
+            f"stride={stride}: choose stride=16 (C4, conv5_3) or stride=32 (C5, pool5)"
+        )
+
+
+def freeze(*parts: nn.Module) -> None:
+    """Take no gradient for any parameter of `parts`."""
+    for part in parts:
+        part.requires_grad_(False)
+
+
+def describe(module: nn.Module) -> str:
+    """Parameters of `module` in millions: total and trainable, for people."""
+    total = sum(p.numel() for p in module.parameters())
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return f"{total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trainable"

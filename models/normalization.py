@@ -1,0 +1,51 @@
+"""How pixels become network input. Tied to the weights: the wrong mean costs points in silence."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Mean and standard deviation of each channel on the 0..255 scale, in `channel_order`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channel_order: str = "rgb"
+
+
+# torchvision's ImageNet weights; also what training from scratch uses.
+TORCHVISION = PixelStatistics(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+# The original ResNet weights of MSRA, which detectron2's models start from.
+MSRA = PixelStatistics(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channel_order="bgr")
+
+
+class Normalize(nn.Module):
+    """Normalises uint8 images and pads them into one batch.
+
+    Padding is zero *after* normalisation, on the right and at the bottom, to the largest image of
+    the batch and no further.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: PixelStatistics) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        """RGB images uint8 ``[3, h, w]`` -> float32 ``[N, 3, max h, max w]``, channels last."""
+        height = max(image.shape[1] for image in images)
+        width = max(image.shape[2] for image in images)
+        batch = torch.zeros((len(images), 3, height, width), device=self.mean.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        for canvas, image in zip(batch, images, strict=True):
+            if self.statistics.channel_order == "bgr":
+                image = image.flip(0)
+            normalized = (image.float() - self.mean) / self.std
+            canvas[:, : image.shape[1], : image.shape[2]] = normalized
+        return batch

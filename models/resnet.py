@@ -1,0 +1,232 @@
+"""ResNet (He et al., 2016), cut at C4 (stride 16) or C5 (stride 32).
+
+The stages carry the paper's names: stem, res2 .. res5. Letters: K RoIs, P the pooled side.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import Network, check_stride, freeze
+from models.normalization import TORCHVISION
+from models.weights import load_resnet
+from ops.errors import InputError
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+NormLayer = Callable[[int], nn.Module]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics and affine parameters are constants.
+
+    ``y = x * scale + shift`` in the dtype of `x`, so that mixed precision stays mixed. The names
+    are those of `nn.BatchNorm2d`, so its state loads here.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()  # [C]
+        shift = self.bias - self.running_mean * scale
+        scale, shift = scale.to(x.dtype).view(-1, 1, 1), shift.to(x.dtype).view(-1, 1, 1)
+        return torch.addcmul(shift, x, scale)
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(max(channels // 16, 1), channels)
+
+
+# frozen: batch statistics fixed to those of ImageNet training, as all published detectors do.
+# batch: trained and tracked; needs more than a few images a step. group: Wu and He, 2018.
+NORMS: dict[str, NormLayer] = {
+    "frozen": FrozenBatchNorm2d,
+    "batch": nn.BatchNorm2d,
+    "group": _group_norm,
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the first carries the stride."""
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, norm: NormLayer, stride_in_1x1: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+        self.norm1 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm2 = norm(width)
+        self.shortcut = _shortcut(in_channels, width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.norm2(self.conv2(out))
+        return F.relu(out + self.shortcut(x), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut.
+
+    The stride sits in the 3x3 convolution (torchvision's weights) or in the first 1x1
+    (`stride_in_1x1`: the original weights of MSRA, which detectron2's models carry).
+    """
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, norm: NormLayer, stride_in_1x1: bool
+    ) -> None:
+        super().__init__()
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
+        self.norm1 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, second, 1, bias=False)
+        self.norm2 = norm(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.norm3 = norm(out_channels)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = F.relu(self.norm2(self.conv2(out)), inplace=True)
+        out = self.norm3(self.conv3(out))
+        return F.relu(out + self.shortcut(x), inplace=True)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: NormLayer) -> nn.Module:
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm(out_channels)))
+
+
+def _stem(channels: int, norm: NormLayer) -> nn.Sequential:
+    """7x7 stride 2, then 3x3 max pooling stride 2: a quarter of the image's size."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(3, channels, 7, 2, 3, bias=False),
+            norm=norm(channels),
+            relu=nn.ReLU(inplace=True),
+            pool=nn.MaxPool2d(3, 2, 1),
+        )
+    )
+
+
+def resnet(
+    *,
+    stride: int,
+    depth: int | None = None,
+    blocks: tuple[int, int, int, int] | None = None,
+    bottleneck: bool | None = None,
+    stem_channels: int = 64,
+    width: int = 64,
+    norm: str = "frozen",
+    frozen_stages: int = 2,
+    stride_in_1x1: bool = False,
+    res5_stride: int = 1,
+    weights: str | None = None,
+) -> Network:
+    """A ResNet as trunk and top.
+
+    Args:
+        stride: 16 cuts after res4, and res5 becomes the top; 32 keeps res5 (not dilated) in the
+            trunk and leaves no top.
+        depth: 18, 34, 50 or 101; or give `blocks` and `bottleneck` for another shape.
+        blocks: residual blocks in res2 .. res5.
+        bottleneck: block kind; by default that of the depth.
+        stem_channels, width: channels of the stem, and of the 3x3 convolutions of res2 (doubled
+            in each later stage).
+        norm: frozen, batch or group.
+        frozen_stages: 1 takes no gradient for the stem, 2 none for stem and res2, and so on.
+            Without weights none is frozen: random filters are not worth keeping.
+        stride_in_1x1: see `Bottleneck`.
+        res5_stride: of the top. 1: RoIs are pooled to 7x7, as in the Mask R-CNN paper (figure 4);
+            2: to 14x14, as in Detectron and detectron2.
+        weights: `imagenet` (torchvision's), the path of a file with a ResNet's state dict, or None
+            to start from random numbers.
+
+    Raises:
+        InputError: for an unknown stride, depth, norm, or weights that cannot be had.
+    """
+    check_stride(stride)
+    if norm not in NORMS:
+        raise InputError(f"backbone.norm={norm}: choose one of {', '.join(NORMS)}")
+    if res5_stride not in (1, 2):
+        raise InputError(f"backbone.res5_stride={res5_stride}: choose 1 (7x7) or 2 (14x14)")
+    counts = tuple(blocks) if blocks is not None else _blocks_of(depth)
+    is_bottleneck = bottleneck if bottleneck is not None else (depth or 0) >= 50
+    block = Bottleneck if is_bottleneck else BasicBlock
+
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(stem_channels, NORMS[norm]))
+    channels = stem_channels
+    strides = (1, 2, 2, res5_stride if stride == 16 else 2)
+    for index, (count, stage_stride) in enumerate(zip(counts, strides, strict=True)):
+        layers = []
+        for position in range(count):
+            first = stage_stride if position == 0 else 1
+            layers.append(block(channels, width << index, first, NORMS[norm], stride_in_1x1))
+            channels = (width << index) * block.expansion
+        stages[f"res{index + 2}"] = nn.Sequential(*layers)
+
+    _initialize(stages)
+    statistics = TORCHVISION
+    if weights is not None:
+        statistics = load_resnet(stages, weights, depth=depth)
+        freeze(*list(stages.values())[:frozen_stages])
+    top = stages.pop("res5") if stride == 16 else None
+    return Network(
+        trunk=nn.Sequential(stages),
+        stride=stride,
+        channels=channels // 2 if top is not None else channels,
+        top=top,
+        pool_size=7 * res5_stride if top is not None else 7,
+        top_channels=channels if top is not None else 0,
+        top_is_spatial=top is not None,
+        statistics=statistics,
+    )
+
+
+def _blocks_of(depth: int | None) -> tuple[int, ...]:
+    if depth not in BLOCKS:
+        raise InputError(f"backbone.depth={depth}: choose one of {', '.join(map(str, BLOCKS))}")
+    return BLOCKS[depth]
+
+
+def _initialize(stages: OrderedDict[str, nn.Module]) -> None:
+    """He initialisation, with residual branches that start small.
+
+    A trained norm at the end of a branch starts at zero, so the block starts as the identity. A
+    frozen one would stay zero; it starts at 1 / sqrt(blocks), which keeps the variance of the sum
+    bounded. Weights that are loaded later overwrite both.
+    """
+    blocks = [
+        module
+        for stage in stages.values()
+        for module in stage.modules()
+        if isinstance(module, BasicBlock | Bottleneck)
+    ]
+    for stage in stages.values():
+        for module in stage.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for block in blocks:
+        last = block.norm3 if isinstance(block, Bottleneck) else block.norm2
+        start = len(blocks) ** -0.5 if isinstance(last, FrozenBatchNorm2d) else 0.0
+        nn.init.constant_(last.weight, start)  # type: ignore[arg-type]
