@@ -123,9 +123,9 @@ def read_annotations(
     problems = Problems()
     for id_, entry in _by_id(document, "annotations", path).items():
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if image_id not in images:
+        if not isinstance(image_id, int) or image_id not in images:
             raise _unknown(path, id_, "image", image_id)
-        if category_id not in labels:
+        if not isinstance(category_id, int) or category_id not in labels:
             raise _unknown(path, id_, "category", category_id)
         if masks and entry.get("segmentation") is None:
             raise InputError(

@@ -54,8 +54,8 @@ def decode(path: Path) -> np.ndarray:
             pixels = None
     if pixels is None:
         raise InputError(
-            f"{path}: does not decode as an image (damaged or cut short); replace the file or "
-            f"remove it from the annotations"
+            f"{path}: does not decode (damaged, cut short or of a kind unknown to OpenCV); replace "
+            f"the file or remove it from the annotations"
         )
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 

@@ -1,0 +1,169 @@
+"""Image files of every kind come out as 8-bit RGB, and damaged ones are refused by name."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import small_coco
+from PIL import Image
+
+from data.coco import check_images
+from ops.errors import InputError
+
+
+def _photograph(path: Path, **options: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, **options)
+
+
+def _without_its_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _text(path: Path) -> None:
+    path.write_text("this is no image")
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _jpeg_without_its_end(path: Path) -> None:
+    _photograph(path, format="JPEG")
+    _without_its_end(path)
+
+
+@pytest.mark.parametrize("spoil", [_text, _empty, _without_its_end, _jpeg_without_its_end])
+def test_an_image_that_does_not_decode_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    dataset = small_coco.read(tmp_path)
+    spoil(tmp_path / "images/five.png")
+    for attempt in (lambda: check_images(dataset), lambda: dataset.read(1)):
+        with pytest.raises(InputError) as caught:
+            attempt()
+        text = str(caught.value)
+        assert "five.png: does not decode" in text and "replace the file" in text
+        assert "\n" not in text
+
+
+def test_an_image_removed_after_the_start_is_named(tmp_path: Path) -> None:
+    dataset = small_coco.read(tmp_path)
+    (tmp_path / "images/five.png").unlink()
+    with pytest.raises(InputError, match=r"five\.png: cannot read .*restore the file"):
+        dataset.read(1)
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_an_image_of_another_size_is_refused(tmp_path: Path, decode: bool) -> None:
+    content = small_coco.document()
+    content["images"][0].update(width=31, height=20)
+    dataset = small_coco.read(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        check_images(dataset, decode=decode)
+    text = str(caught.value)
+    assert "five.png: is 30 x 20 pixels" in text and "state 31 x 20" in text
+    assert "correct its `width` and `height`" in text
+
+
+# Kinds of images
+
+
+def _read_one(folder: Path, encoded: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The image behind `encoded`, read through a data set that states `size`: [H, W, 3]."""
+    content = small_coco.document()
+    content["images"][0].update(height=size[0], width=size[1])
+    dataset = small_coco.read(folder, content)
+    (folder / "images/five.png").write_bytes(encoded)
+    check_images(dataset, decode=False)
+    return dataset.read(1).image.permute(1, 2, 0).numpy()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[..., 2] = 200  # red, to OpenCV
+    assert (_read_one(tmp_path, _png(pixels), (20, 30)) == [200, 0, 0]).all()
+
+
+def test_grayscale_becomes_three_equal_channels(tmp_path: Path) -> None:
+    grey = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    assert (_read_one(tmp_path, _png(grey), (20, 30)) == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_are_scaled_to_8(tmp_path: Path, channels: int) -> None:
+    deep = np.full((20, 30, channels), 65535, np.uint16)
+    deep[:, :10] = 257 * 100
+    deep[:, 10:20] = 257 * 100 + 128  # half way: 100.498 rounds to 100
+    read = _read_one(tmp_path, _png(deep), (20, 30))
+    assert (read[:, :20] == 100).all() and (read[:, 20:] == 255).all()
+
+
+def test_alpha_is_dropped_and_the_colour_below_kept(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 4), np.uint8)
+    pixels[...] = (10, 20, 30, 0)
+    pixels[:, 15:, 3] = 255
+    assert (_read_one(tmp_path, _png(pixels), (20, 30)) == [30, 20, 10]).all()
+
+
+def test_palette_and_bilevel_images_read(tmp_path: Path) -> None:
+    grey = np.where(np.arange(600).reshape(20, 30) % 2, 255, 0).astype(np.uint8)
+    for mode in ("P", "1"):
+        path = tmp_path / "one.png"
+        Image.fromarray(grey).convert(mode).save(path)
+        read = _read_one(tmp_path / mode, path.read_bytes(), (20, 30))
+        assert (read == grey[..., None]).all()
+
+
+def test_cmyk_photographs_read(tmp_path: Path) -> None:
+    path = tmp_path / "cmyk.jpg"
+    Image.new("CMYK", (30, 20), (0, 255, 255, 0)).save(path, quality=95)  # full red
+    read = _read_one(tmp_path, path.read_bytes(), (20, 30)).astype(int)
+    assert (np.abs(read - [255, 0, 0]) < 60).all()
+
+
+def _rotated(path: Path, kind: str) -> bytes:
+    """A 30 x 20 file whose EXIF says: turn a quarter to the right to look at it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :15] = 255  # left in the file, so above when looked at
+    Image.fromarray(pixels).save(path, format=kind, exif=exif)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
+    read = _read_one(tmp_path, _rotated(tmp_path / "r", kind), (30, 20))
+    assert read.shape == (30, 20, 3)
+    assert (read[:12] > 200).all() and (read[18:] < 50).all()
+
+
+def test_annotations_made_before_the_exif_rotation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is 20 x 30 .*state 30 x 20; .*EXIF orientation"):
+        _read_one(tmp_path, _rotated(tmp_path / "r", "JPEG"), (20, 30))
+
+
+def test_floating_point_images_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    encoded = cv2.imencode(".tiff", np.ones((20, 30, 3), np.float32))[1].tobytes()
+    with pytest.raises(InputError, match=r"float32; convert the image to 8 or 16 bits"):
+        _read_one(tmp_path, encoded, (20, 30))
+
+
+def test_a_damaged_chunk_inside_a_png_is_refused(tmp_path: Path) -> None:
+    encoded = bytearray(_png(np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)))
+    start = encoded.index(b"IDAT")
+    length = struct.unpack(">I", encoded[start - 4 : start])[0]
+    body = zlib.compress(b"short")[:length].ljust(length, b"\0")
+    encoded[start + 4 : start + 4 + length] = body
+    with pytest.raises(InputError, match="does not decode"):
+        _read_one(tmp_path, bytes(encoded), (20, 30))
