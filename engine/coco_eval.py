@@ -168,9 +168,10 @@ def _checked_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
     """A copy that the evaluation may change, with the fields that it needs."""
     if not ground_truth.get("images"):
         raise InputError("validation set: holds no images; give a set with at least one image")
+    # COCO's evaluation takes the id 0 for "matched to nothing": ids are given anew, from 1.
     annotations = [
-        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
-        for a in ground_truth.get("annotations", [])
+        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
+        for number, a in enumerate(ground_truth.get("annotations", []), start=1)
     ]
     return {
         "info": ground_truth.get("info", {}),

@@ -14,7 +14,6 @@ NORMALISATIONS = (
     nn.modules.batchnorm._NormBase,  # batch and instance normalisation
     nn.GroupNorm,
     nn.LayerNorm,
-    nn.LocalResponseNorm,
 )
 
 

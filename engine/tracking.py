@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import cv2
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.run_folder import dump_json, write_text
@@ -57,8 +59,10 @@ class Tracker:
         """Record pictures, uint8 RGB ``[H, W, 3]`` of any sizes, as ``tag/0``, ``tag/1``, ..."""
         if self._events is None:
             return
+        writer = self._events._get_file_writer()
         for index, picture in enumerate(pictures):
-            self._events.add_image(f"{tag}/{index}", picture, step, dataformats="HWC")
+            value = Summary.Value(tag=f"{tag}/{index}", image=_encoded(picture))
+            writer.add_summary(Summary(value=[value]), step)
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Record a text in Markdown."""
@@ -77,6 +81,17 @@ class Tracker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _encoded(picture: np.ndarray) -> Summary.Image:
+    """JPEG at full colour resolution: a tenth of the PNG that `SummaryWriter.add_image` stores."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
+    colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, data = cv2.imencode(".jpg", picture[:, :, ::-1], quality + colour)
+    height, width = picture.shape[:2]
+    return Summary.Image(
+        height=height, width=width, colorspace=3, encoded_image_string=data.tobytes()
+    )
 
 
 def read_history(path: Path) -> Iterator[dict[str, float | None]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -33,13 +34,15 @@ def test_scalars_are_in_both_records_at_their_step(tmp_path: Path) -> None:
 
 def test_pictures_of_any_size_and_texts_are_kept(tmp_path: Path) -> None:
     with Tracker(tmp_path) as tracker:
-        pictures = [np.full((8, 12, 3), 200, np.uint8), np.zeros((5, 4, 3), np.uint8)]
+        pictures = [np.full((8, 12, 3), (200, 100, 0), np.uint8), np.zeros((5, 4, 3), np.uint8)]
         tracker.images("val/pictures", pictures, 30)
         tracker.text("config", "seed: 0")
     events = _events(tmp_path)
     first, second = (events.Images(f"val/pictures/{k}")[0] for k in (0, 1))
     assert (first.step, first.width, first.height) == (30, 12, 8)
     assert (second.width, second.height) == (4, 5)
+    decoded = cv2.imdecode(np.frombuffer(first.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(decoded[:, :, ::-1].astype(int) - (200, 100, 0)).max() <= 3
     text = events.Tensors("config/text_summary")[0]
     assert text.tensor_proto.string_val[0] == b"seed: 0"
 
