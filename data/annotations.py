@@ -7,22 +7,15 @@ spoils one annotation alone (a box of no size, a polygon of two points) leaves t
 
 import json
 import math
-import pickle
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
-import torch
-
-from data import rle
+from data.outlines import Outline, Unusable, outline_area, read_outline
 from ops.errors import InputError
 from ops.structures import Category
-
-Outline = tuple[np.ndarray, ...] | np.ndarray | None
-"""Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +84,6 @@ def _list_reasons(reasons: Mapping[str, Sequence[int]], most: int | None) -> str
     return ", ".join(texts)
 
 
-class _Unusable(ValueError):
-    """A reason to leave one annotation out."""
-
-
 def read_annotations(
     path: Path, *, masks: bool
 ) -> tuple[tuple[Category, ...], list[ImageEntry], Problems]:
@@ -136,7 +125,7 @@ def read_annotations(
             annotation, mended = _read_annotation(
                 entry, id_, labels[category_id], sizes[image_id], masks
             )
-        except _Unusable as reason:
+        except Unusable as reason:
             problems.left_out.setdefault(str(reason), []).append(id_)
             continue
         kept[image_id].append(annotation)
@@ -232,11 +221,11 @@ def _unknown(path: Path, id_: int, kind: str, named: object) -> InputError:
 def _read_annotation(
     entry: dict[str, Any], id_: int, label: int, size: tuple[int, int], masks: bool
 ) -> tuple[Annotation, str]:
-    """The annotation, and what had to be mended ("" if nothing); _Unusable says why not."""
+    """The annotation, and what had to be mended ("" if nothing); Unusable says why not."""
     box = _read_box(entry.get("bbox"), size)
-    outline, mended = _read_outline(entry["segmentation"], size) if masks else (None, "")
+    outline, mended = read_outline(entry["segmentation"], size) if masks else (None, "")
     stated = entry.get("area")
-    area = float(stated) if _is_number(stated) else _outline_area(outline, box)
+    area = float(stated) if _is_number(stated) else outline_area(outline, box)
     return Annotation(id_, label, box, area, bool(entry.get("iscrowd", 0)), outline), mended
 
 
@@ -246,94 +235,12 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _read_box(box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
     if not isinstance(box, list) or len(box) != 4:
-        raise _Unusable("no box of four numbers")
+        raise Unusable("no box of four numbers")
     if not all(map(_is_number, box)):
-        raise _Unusable("a box of non-finite numbers")
+        raise Unusable("a box of non-finite numbers")
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
-        raise _Unusable("a box of no size")
+        raise Unusable("a box of no size")
     if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
-        raise _Unusable("a box outside the image")
+        raise Unusable("a box outside the image")
     return x, y, width, height
-
-
-def _read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str]:
-    if isinstance(segmentation, dict):
-        return _read_run_lengths(segmentation, size), ""
-    if not isinstance(segmentation, list):
-        raise _Unusable("a segmentation that is neither polygons nor RLE")
-    if not segmentation:
-        raise _Unusable("an empty segmentation")
-    rings = [_read_ring(ring) for ring in segmentation]
-    outline = tuple(ring for ring in rings if ring is not None)
-    if not outline:
-        raise _Unusable("a polygon of fewer than three points")
-    if not any(map(_ring_area, outline)):
-        raise _Unusable("a polygon of no area")
-    dropped = len(outline) < len(rings)
-    return outline, "a ring of fewer than three points, dropped from its polygons" * dropped
-
-
-def _read_ring(ring: Any) -> np.ndarray | None:
-    """``[P, 2]``, or None where it has fewer than three points."""
-    if not isinstance(ring, list) or not all(isinstance(v, int | float) for v in ring):
-        raise _Unusable("a polygon that is not a list of numbers")
-    if len(ring) % 2:
-        raise _Unusable("a polygon of an odd count of numbers")
-    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise _Unusable("a polygon of non-finite numbers")
-    return points if len(points) >= 3 else None
-
-
-def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> rle.RunLengths:
-    counts, stated = segmentation.get("counts"), segmentation.get("size")
-    if not isinstance(stated, list) or tuple(stated) != size:
-        raise _Unusable("an RLE of another size than its image")
-    try:
-        runs = rle.decompress(counts) if isinstance(counts, str) else rle.from_list(counts)
-    except ValueError:
-        raise _Unusable("a damaged RLE") from None
-    if int(runs.sum(dtype=np.int64)) != size[0] * size[1]:
-        raise _Unusable("an RLE that does not add up to its image")
-    if not rle.area(runs):
-        raise _Unusable("an empty RLE")
-    return runs
-
-
-def _ring_area(ring: np.ndarray) -> float:
-    """Area inside a closed ring ``[P, 2]`` (the shoelace formula)."""
-    x, y = (ring - ring[0]).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-
-
-def _outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:
-    if outline is None:
-        return box[2] * box[3]
-    return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
-
-
-class PackedEntries(Sequence[ImageEntry]):
-    """Image entries as one run of bytes in shared memory, taken out one at a time.
-
-    A list of Python objects is copied into every worker process little by little, because counting
-    references writes to it. Bytes and offsets in shared tensors stay one copy, under fork as under
-    spawn.
-    """
-
-    def __init__(self, entries: Iterable[ImageEntry]) -> None:
-        pieces = [pickle.dumps(entry, protocol=5) for entry in entries]
-        ends = np.cumsum([0, *map(len, pieces)])
-        self.offsets = torch.from_numpy(ends).share_memory_()  # [N + 1]
-        self.bytes = torch.frombuffer(bytearray(b"".join(pieces)), dtype=torch.uint8)
-        self.bytes.share_memory_()
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> ImageEntry:  # type: ignore[override]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start, stop = self.offsets[index % len(self) :][:2].tolist()
-        entry: ImageEntry = pickle.loads(self.bytes.numpy()[start:stop].data)
-        return entry

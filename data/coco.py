@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data import rle
-from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
+from data.annotations import Annotation, ImageEntry, read_annotations
 from data.images import check_header, read_image
+from data.packing import PackedEntries
 from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target

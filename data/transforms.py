@@ -19,12 +19,13 @@ from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
 def resized_shape(size: tuple[int, int], short_edge: int, long_edge: int) -> tuple[int, int]:
     """(height, width) with the shorter edge at `short_edge`, unless the longer exceeds `long_edge`.
 
-    Rounded as detectron2 does: int(v + 0.5).
+    Rounded as detectron2 does, int(v + 0.5), but never to nothing.
     """
     scale = short_edge / min(size)
     if max(size) * scale > long_edge:
         scale = long_edge / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+    height, width = (max(int(edge * scale + 0.5), 1) for edge in size)
+    return height, width
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:

@@ -1,0 +1,79 @@
+"""An object's outline as COCO writes it: polygons, or run lengths of either kind."""
+
+from typing import Any
+
+import numpy as np
+
+from data import rle
+
+Outline = tuple[np.ndarray, ...] | np.ndarray | None
+"""Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
+
+
+class Unusable(ValueError):
+    """A reason to leave one annotation out."""
+
+
+def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str]:
+    """Read a `segmentation` field for an image of `size` (height, width).
+
+    Returns:
+        The outline, and what had to be mended in it ("" if nothing).
+
+    Raises:
+        Unusable: nothing of it can be used; says why.
+    """
+    if isinstance(segmentation, dict):
+        return _read_run_lengths(segmentation, size), ""
+    if not isinstance(segmentation, list):
+        raise Unusable("a segmentation that is neither polygons nor RLE")
+    if not segmentation:
+        raise Unusable("an empty segmentation")
+    rings = [_read_ring(ring) for ring in segmentation]
+    outline = tuple(ring for ring in rings if ring is not None)
+    if not outline:
+        raise Unusable("a polygon of fewer than three points")
+    if not any(map(_ring_area, outline)):
+        raise Unusable("a polygon of no area")
+    dropped = len(outline) < len(rings)
+    return outline, "a ring of fewer than three points, dropped from its polygons" * dropped
+
+
+def _read_ring(ring: Any) -> np.ndarray | None:
+    """``[P, 2]``, or None where it has fewer than three points."""
+    if not isinstance(ring, list) or not all(isinstance(v, int | float) for v in ring):
+        raise Unusable("a polygon that is not a list of numbers")
+    if len(ring) % 2:
+        raise Unusable("a polygon of an odd count of numbers")
+    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise Unusable("a polygon of non-finite numbers")
+    return points if len(points) >= 3 else None
+
+
+def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> rle.RunLengths:
+    counts, stated = segmentation.get("counts"), segmentation.get("size")
+    if not isinstance(stated, list) or tuple(stated) != size:
+        raise Unusable("an RLE of another size than its image")
+    try:
+        runs = rle.decompress(counts) if isinstance(counts, str) else rle.from_list(counts)
+    except ValueError:
+        raise Unusable("a damaged RLE") from None
+    if int(runs.sum(dtype=np.int64)) != size[0] * size[1]:
+        raise Unusable("an RLE that does not add up to its image")
+    if not rle.area(runs):
+        raise Unusable("an empty RLE")
+    return runs
+
+
+def _ring_area(ring: np.ndarray) -> float:
+    """Area inside a closed ring ``[P, 2]`` (the shoelace formula)."""
+    x, y = (ring - ring[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:
+    """Square pixels inside an outline; those of the box (x, y, width, height) where it is None."""
+    if outline is None:
+        return box[2] * box[3]
+    return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))

@@ -1,0 +1,233 @@
+"""Pixels and targets move together."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.transforms import (
+    EvalTransform,
+    TrainTransform,
+    crop,
+    horizontal_flip,
+    jitter_colour,
+    random_crop,
+    resize,
+    resize_shortest_edge,
+    resized_shape,
+    vertical_flip,
+)
+from ops.errors import InputError
+from ops.masks import mask_targets
+from ops.structures import Bitmap, Polygons, Sample, Target
+
+
+def bright_boxes(height: int = 40, width: int = 60) -> Sample:
+    """A dark image with one bright rectangle, twice in the target: as polygon and as bitmap."""
+    image = torch.zeros((3, height, width), dtype=torch.uint8)
+    image[:, 8:20, 12:36] = 240
+    box = (12.0, 8.0, 36.0, 20.0)
+    ring = np.array([[12.0, 8], [36, 8], [36, 20], [12, 20]])
+    return Sample(
+        image=image,
+        target=Target(
+            boxes=torch.tensor([box, box]),
+            labels=torch.tensor([1, 2]),
+            masks=(Polygons((ring,)), Bitmap(np.ones((12, 24), np.uint8), box)),
+        ),
+        image_id=3,
+        original_size=(height, width),
+    )
+
+
+def check_target_is_where_the_pixels_are(sample: Sample) -> None:
+    """Boxes, polygon and bitmap agree with the bright pixels to within half a pixel."""
+    bright = sample.image[0].numpy() > 120
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    polygon, bitmap = sample.target.masks
+    assert isinstance(polygon, Polygons) and isinstance(bitmap, Bitmap)
+    ring = polygon.rings[0]
+    for box in (*sample.target.boxes.tolist(), bitmap.box, [*ring.min(0), *ring.max(0)]):
+        assert np.abs(np.array(box) - found).max() <= 0.51
+    assert sample.original_size == (40, 60) and sample.image_id == 3
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        horizontal_flip,
+        vertical_flip,
+        lambda s: resize(s, (80, 90)),
+        lambda s: resize(s, (27, 33)),
+        lambda s: horizontal_flip(resize(vertical_flip(s), (100, 77))),
+        lambda s: crop(s, (5, 3, 50, 30)),
+        lambda s: vertical_flip(crop(resize(s, (60, 120)), (10, 7, 100, 50))),
+    ],
+)
+def test_target_stays_where_the_pixels_are(move: Callable[[Sample], Sample]) -> None:
+    check_target_is_where_the_pixels_are(move(bright_boxes()))
+
+
+@pytest.mark.parametrize("flip", [horizontal_flip, vertical_flip])
+def test_flipping_twice_gives_the_same_sample(flip: Callable[[Sample], Sample]) -> None:
+    sample = bright_boxes()
+    twice = flip(flip(sample))
+    assert torch.equal(twice.image, sample.image)
+    assert torch.equal(twice.target.boxes, sample.target.boxes)
+    assert np.array_equal(twice.target.masks[0].rings, sample.target.masks[0].rings)  # type: ignore
+
+
+def test_an_uneven_bitmap_is_mirrored_with_its_image() -> None:
+    pixels = np.zeros((12, 24), np.uint8)
+    pixels[:6, :5] = 1
+    box = (12.0, 8.0, 36.0, 20.0)
+    sample = bright_boxes()
+    masked = Target(sample.target.boxes[:1], sample.target.labels[:1], (Bitmap(pixels, box),))
+    sample = Sample(sample.image, masked, 3, (40, 60))
+    flipped = horizontal_flip(sample).target
+    whole = mask_targets(masked.masks, masked.boxes, 12)
+    assert 0 < whole.sum() < 72
+    assert torch.equal(mask_targets(flipped.masks, flipped.boxes, 12), whole.flip(-1))
+    flipped = vertical_flip(sample).target
+    assert torch.equal(mask_targets(flipped.masks, flipped.boxes, 12), whole.flip(-2))
+
+
+def test_resizing_leaves_what_a_roi_sees_of_a_bitmap_unchanged() -> None:
+    generator = np.random.default_rng(0)
+    mask = Bitmap(generator.integers(0, 2, (12, 24)).astype(np.uint8), (12.0, 8.0, 36.0, 20.0))
+    sample = bright_boxes()
+    target = Target(sample.target.boxes[:1], sample.target.labels[:1], (mask,))
+    small = resize(Sample(sample.image, target, 3, (40, 60)), (20, 30)).target
+    expected = mask_targets(target.masks, target.boxes, 14)
+    assert torch.equal(mask_targets(small.masks, small.boxes, 14), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "edges", "expected"),
+    [
+        ((480, 640), (800, 1333), (800, 1067)),  # 1066.67 rounds up
+        ((427, 640), (800, 1333), (800, 1199)),
+        ((640, 427), (800, 1333), (1199, 800)),
+        ((300, 640), (800, 1333), (625, 1333)),  # the longer edge decides
+        ((128, 128), (128, 128), (128, 128)),
+    ],
+)
+def test_sizes_are_those_of_detectron2(
+    size: tuple[int, int], edges: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert resized_shape(size, *edges) == expected
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 900), st.integers(1, 1500))
+def test_no_size_exceeds_the_longer_edge(height: int, width: int, short: int, long: int) -> None:
+    new = resized_shape((height, width), short, long)
+    assert max(new) <= max(long, short) and min(new) <= short
+
+
+def test_very_long_images_keep_a_pixel() -> None:
+    assert resized_shape((1, 3000), 800, 1333)[0] >= 1
+    assert resize_shortest_edge(bright_boxes(), 1, 1).image.shape == (3, 1, 1)
+
+
+def test_cropping_drops_what_is_outside_and_cuts_what_is_not() -> None:
+    outside = crop(bright_boxes(), (40, 0, 60, 40)).target
+    assert outside.boxes.shape == (0, 4) and outside.masks == () and len(outside.labels) == 0
+    cut = crop(bright_boxes(), (20, 10, 60, 40))
+    assert cut.target.boxes.tolist() == [[0, 0, 16, 10]] * 2
+    bitmap = cut.target.masks[1]
+    assert isinstance(bitmap, Bitmap)
+    assert bitmap.box == (0, 0, 16, 10) and bitmap.pixels.shape == (10, 16)
+
+
+def test_cropping_draws_the_box_tight_around_what_is_left_of_a_bitmap() -> None:
+    pixels = np.zeros((12, 24), np.uint8)
+    pixels[2:4, :10] = 1
+    pixels[:, 20:] = 1
+    sample = bright_boxes()
+    mask = Bitmap(pixels, (12.0, 8.0, 36.0, 20.0))
+    target = Target(sample.target.boxes[:1], sample.target.labels[:1], (mask,))
+    cut = crop(Sample(sample.image, target, 3, (40, 60)), (0, 0, 30, 40)).target
+    assert cut.boxes.tolist() == [[12, 10, 22, 12]]
+    gone = crop(Sample(sample.image, target, 3, (40, 60)), (24, 13, 30, 40)).target
+    assert len(gone.boxes) == len(gone.masks) == 0
+
+
+def test_random_crops_lie_inside_and_differ() -> None:
+    shapes, sums = set(), set()
+    for seed in range(20):
+        cut = random_crop(bright_boxes(), 30, np.random.default_rng(seed))
+        shapes.add(tuple(cut.image.shape))
+        sums.add(int(cut.image.sum()))
+    assert shapes == {(3, 30, 30)} and len(sums) > 5
+    whole = random_crop(bright_boxes(), 50, np.random.default_rng(0))
+    assert whole.image.shape == (3, 40, 50)
+
+
+def test_colour_jitter_scales_light_and_leaves_the_target() -> None:
+    sample = bright_boxes()
+    generator = np.random.default_rng(0)
+    factor = np.random.default_rng(0).uniform(0.5, 1.5)
+    lit = jitter_colour(sample, 0.5, 0, 0, generator)
+    assert int(lit.image.max()) == min(round(240 * factor), 255)
+    assert lit.target is sample.target
+    unchanged = jitter_colour(sample, 0, 0, 0, generator)
+    assert torch.equal(unchanged.image, sample.image)
+
+
+def test_contrast_keeps_the_mean_and_saturation_keeps_greys() -> None:
+    sample = bright_boxes()
+    assert torch.equal(
+        jitter_colour(sample, 0, 0, 0.9, np.random.default_rng(1)).image, sample.image
+    )
+    flat = jitter_colour(sample, 0, 0.5, 0, np.random.default_rng(3)).image.float()
+    assert flat.std() != sample.image.float().std()
+
+
+def test_training_transform_is_a_function_of_image_and_generator() -> None:
+    transform = TrainTransform(
+        short_edges=(20, 30, 40), long_edge=70, flip=0.5, vertical_flip=0.5, crop=35, brightness=0.2
+    )
+    seen = set()
+    for seed in range(12):
+        first, second = (transform(bright_boxes(), np.random.default_rng(seed)) for _ in range(2))
+        assert torch.equal(first.image, second.image)
+        assert torch.equal(first.target.boxes, second.target.boxes)
+        seen.add((first.image.shape, int(first.image.sum())))
+    assert len(seen) > 6
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_flip_probability_is_kept(flip: float) -> None:
+    transform = TrainTransform(short_edges=[40], long_edge=60, flip=flip)
+    for seed in range(5):
+        x1 = transform(bright_boxes(), np.random.default_rng(seed)).target.boxes[0, 0]
+        assert x1 == (24 if flip else 12)
+
+
+def test_evaluation_resizes_to_an_edge_or_by_a_factor() -> None:
+    assert EvalTransform(20, 1000)(bright_boxes()).image.shape == (3, 20, 30)
+    assert EvalTransform(None, scale=2.0)(bright_boxes()).image.shape == (3, 80, 120)
+    assert EvalTransform(None, 60, scale=2.0)(bright_boxes()).image.shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"short_edges": []}, "data.train_transform.short_edges"),
+        ({"short_edges": [0]}, "data.train_transform.short_edges=0"),
+        ({"long_edge": 0}, "data.train_transform.long_edge=0"),
+        ({"crop": 0}, "data.train_transform.crop=0"),
+        ({"flip": 1.5}, "data.train_transform.flip=1.5"),
+        ({"brightness": -1}, "data.train_transform.brightness=-1"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings: dict, named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        TrainTransform(**{"short_edges": [40], "long_edge": 60, **settings})
+    assert str(caught.value).startswith(named) and "give" in str(caught.value)
+    with pytest.raises(InputError, match=r"data\.eval_transform\.scale=0"):
+        EvalTransform(None, scale=0)
