@@ -149,7 +149,9 @@ def coco_metrics(
     truth = _checked_truth(ground_truth)
     _check_results(truth, results, iou_types)
     if not results:
-        log.warning("no detections at all: every AP and AR is 0; train longer or lower the lr")
+        log.warning(
+            "no detections at all: every AP and AR is 0; train longer, or lower schedule.lr"
+        )
     metrics: dict[str, float] = {}
     for iou_type in iou_types:
         evaluation = _evaluate(truth, results, iou_type, backend)
@@ -238,13 +240,13 @@ def _backend(name: str) -> tuple[Any, Any]:
         return COCO, COCOeval
     if name != "faster_coco_eval":
         raise InputError(
-            f"evaluation backend {name}: unknown; choose pycocotools or faster_coco_eval"
+            f"evaluation.backend={name}: unknown; choose pycocotools or faster_coco_eval"
         )
     try:
         import faster_coco_eval
     except ImportError as error:
         raise InputError(
-            "evaluation backend faster_coco_eval: is not installed; `pip install faster-coco-eval` "
+            "evaluation.backend=faster_coco_eval: is not installed; `pip install faster-coco-eval` "
             "or choose pycocotools"
         ) from error
     return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster

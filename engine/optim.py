@@ -92,7 +92,7 @@ def lr_factor(
     elif shape == "cosine":
         scheduled = 0.5 * (1 + math.cos(math.pi * step / steps))
     else:
-        raise InputError(f"schedule shape {shape}: unknown; choose multistep or cosine")
+        raise InputError(f"schedule.shape={shape}: unknown; choose multistep or cosine")
     if step >= warmup_steps:
         return scheduled
     return scheduled * (warmup_factor + (1 - warmup_factor) * step / warmup_steps)
@@ -135,6 +135,6 @@ def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
         f"{k}={v:g}" for k, v in zip(losses, values.tolist(), strict=True) if not math.isfinite(v)
     ]
     raise InputError(
-        f"step {step}: {', '.join(bad)} not finite: training diverged; lower the learning rate, "
-        "lengthen the warm-up, clip gradients, or use precision=float32"
+        f"step {step}: {', '.join(bad)} not finite: training diverged; lower schedule.lr, "
+        "raise schedule.warmup_steps, set schedule.clip_norm, or use precision=float32"
     )

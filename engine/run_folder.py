@@ -88,7 +88,7 @@ class RunFolder:
         Args:
             config_text: the run's whole configuration as YAML.
             overwrite: remove the files of an earlier run first.
-            ignore: dotted names of settings that do not make another run.
+            ignore: settings that do not make another run, by dotted name or group of names.
 
         Raises:
             InputError: the folder is another process's, holds a run of another configuration, or
@@ -186,7 +186,8 @@ def _check_same(path: Path, config: Path, config_text: str, ignore: Sequence[str
     different = [
         f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
         for key in {**there, **here}
-        if there.get(key, absent) != here.get(key, absent) and key not in ignore
+        if there.get(key, absent) != here.get(key, absent)
+        and not any(key == name or key.startswith(f"{name}.") for name in ignore)
     ]
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""

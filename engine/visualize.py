@@ -123,7 +123,7 @@ def _drawing_order(corners: np.ndarray, scores: np.ndarray | None) -> list[int]:
 
 
 def _line_width(picture: np.ndarray) -> int:
-    return max(1, round(max(picture.shape[:2]) / 400))
+    return max(2, round(max(picture.shape[:2]) / 400))
 
 
 def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
@@ -131,7 +131,7 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
     height, width = picture.shape[:2]
     shape = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     inside = shape.astype(bool)
-    picture[inside] = (0.6 * picture[inside] + 0.4 * np.array(colour)).astype(np.uint8)
+    picture[inside] = (0.65 * picture[inside] + 0.35 * np.array(colour)).astype(np.uint8)
     outlines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, colour, _line_width(picture), cv2.LINE_AA)
 

@@ -259,7 +259,7 @@ def test_an_empty_validation_set_is_refused() -> None:
 
 def test_an_unknown_or_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = _truth()
-    with pytest.raises(InputError, match="backend fast: unknown; choose pycocotools"):
+    with pytest.raises(InputError, match=r"evaluation\.backend=fast: unknown; choose pycocotools"):
         coco_metrics(truth, _found(truth), backend="fast")
     real = builtins.__import__
 

@@ -63,6 +63,13 @@ def test_the_wish_to_overwrite_makes_no_other_run(tmp_path: Path) -> None:
     assert _begin(tmp_path).state == "unfinished"
 
 
+def test_settings_to_be_ignored_are_named_alone_or_by_group(tmp_path: Path) -> None:
+    _begin(tmp_path)
+    RunFolder.open(tmp_path, OTHER, ignore=("seed", "pooler")).close()
+    with pytest.raises(InputError, match=r"pooler\.name"):
+        RunFolder.open(tmp_path, OTHER, ignore=("seed", "pool"))
+
+
 def test_layout_and_comments_make_no_other_run(tmp_path: Path) -> None:
     _begin(tmp_path)
     text = "# the demo\nrun: {overwrite: false}\npooler: {sampling_ratio: 2, name: align}\nseed: 0"

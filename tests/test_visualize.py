@@ -65,7 +65,7 @@ def test_a_mask_is_filled_and_seen_through() -> None:
     picture = draw_objects(
         _grey(480, 640), torch.tensor([BOX]), torch.tensor([0]), NAMES, masks=masks
     )
-    expected = 0.6 * 128 + 0.4 * np.array(class_colours(NAMES)[0])
+    expected = 0.65 * 128 + 0.35 * np.array(class_colours(NAMES)[0])
     assert picture[250, 200] == pytest.approx(expected, abs=1)
     assert not _changed(picture)[320:340, 120:290].any()
 
