@@ -1,0 +1,334 @@
+"""Train Mask R-CNN with a pluggable RoI pooler, and evaluate it.
+
+    python train.py                                        the demo
+    python train.py backbone=vgg16 stride=32 pooler=warp data=coco data.root=/data/coco
+    python train.py -m pooler=pool,warp,align stride=16,32 seed=0,1
+
+`train` reads from top to bottom: parts, run folder, loop, evaluation. It is an ordinary function of
+a composed configuration; Hydra's wrapper stands at the end.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from data.coco import DataSplits, check_images
+from data.loader import train_loader
+from engine.checkpoint import CheckpointKeeper, load_checkpoint, load_weights_into
+from engine.coco_eval import results_table
+from engine.optim import (
+    check_finite,
+    clip_gradients,
+    effective_lr,
+    lr_factor,
+    parameter_groups,
+    set_learning_rate,
+)
+from engine.run_folder import RunFolder, write_json
+from engine.runtime import Runtime, rng_state, seed_everything, set_rng_state
+from engine.tracking import Tracker
+from engine.visualize import truth_beside_prediction
+from evaluate import (
+    build_data,
+    build_model,
+    build_runtime,
+    check_categories,
+    command_line,
+    detect,
+    evaluate,
+    evaluation_settings,
+    instantiate,
+)
+from models.mask_rcnn import MaskRCNN
+from models.network import describe
+from ops.errors import InputError
+from ops.structures import Batch
+
+# Settings that change neither what is learned nor what is measured: a run may go on under others.
+NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep")
+BEST_BY = ("segm/AP", "bbox/AP")  # the first of them that is measured
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train, evaluate and leave a finished run folder; returns its metrics.
+
+    A finished run of the same configuration is not repeated; an unfinished one goes on from its
+    last checkpoint.
+
+    Raises:
+        InputError: bad data or settings, before any training; a loss that is not finite.
+    """
+    runtime = build_runtime(cfg)
+    per_batch = images_per_batch(cfg, runtime)
+    data = build_data(cfg)
+    seed_everything(cfg.seed, runtime.rank)
+    model = build_model(cfg, len(data.train.categories))
+    if cfg.weights:
+        _start_from(model, Path(cfg.weights), data)
+    config_text = OmegaConf.to_yaml(cfg, resolve=True)
+    folder = RunFolder.open(
+        Path(cfg.run.dir),
+        config_text,
+        overwrite=cfg.run.overwrite,
+        ignore=NEUTRAL_SETTINGS,
+    )
+    if folder.state == "finished":
+        print(f"{folder.path}: finished before; run.overwrite=true trains it again")
+        print(results_table(folder.read_metrics()))
+        return folder.read_metrics()
+    for dataset in {id(d): d for d in (data.train, data.val)}.values():
+        print(dataset.describe())
+        check_images(dataset)
+
+    # The parts of a run
+    model.to(runtime.device).train()
+    schedule = cfg.schedule
+    optimizer = instantiate(schedule.optimizer)(
+        parameter_groups(
+            model,
+            weight_decay=schedule.weight_decay,
+            bias_lr_factor=schedule.bias_lr_factor,
+            bias_decay=schedule.bias_decay,
+            norm_decay=schedule.norm_decay,
+        ),
+        lr=schedule.lr,
+    )
+    scaler = runtime.grad_scaler()
+    base_lr = effective_lr(schedule.lr, schedule.images_per_step)
+    keeper = CheckpointKeeper(folder.checkpoints, keep=cfg.run.keep)
+    start, seconds = _resume(folder, model, optimizer, keeper)
+    tracker = Tracker(folder.path, start_step=start, active=runtime.is_main)
+    tracker.text("config", f"```yaml\n{config_text}\n```")
+    _announce(cfg, model, base_lr, per_batch, len(data.train))
+    batches = train_loader(
+        data.train,
+        data.train_transform,
+        batch_size=per_batch,
+        seed=cfg.seed,
+        workers=cfg.workers,
+        start=start * schedule.accumulate,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        pin_memory=runtime.device.type == "cuda",
+    )
+
+    def save(step: int, score: float | None) -> None:
+        keeper.save(
+            step=step,
+            score=score,
+            model=model,
+            optimizer=optimizer,
+            config_text=config_text,
+            categories=[{"id": c.id, "name": c.name} for c in data.train.categories],
+            rng=rng_state(),
+            extra={"train_seconds": seconds + time.monotonic() - began},
+        )
+
+    # The loop
+    began = time.monotonic()
+    bar = tqdm(
+        total=schedule.steps,
+        initial=start,
+        desc="training",
+        disable=not (cfg.run.progress and runtime.is_main),
+        unit="step",
+        mininterval=0.5,
+    )
+    metrics: dict[str, float] = {}
+    for step in range(start, schedule.steps):
+        lr = base_lr * lr_factor(step, **_shape_of(schedule))
+        set_learning_rate(optimizer, lr)
+        tick = time.monotonic()
+        waited = 0.0
+        losses: dict[str, float] = {}
+        for _ in range(schedule.accumulate):
+            asked = time.monotonic()
+            batch = next(batches).to(runtime.device)
+            waited += time.monotonic() - asked
+            with runtime.autocast():
+                terms = model(batch.images, batch.targets)
+            check_finite(terms, step)
+            total = sum(terms.values())
+            scaler.scale(total / schedule.accumulate).backward()
+            for name, value in {"loss": total, **terms}.items():
+                share = float(value.detach()) / schedule.accumulate
+                losses[f"train/{name}"] = losses.get(f"train/{name}", 0.0) + share
+        scaler.unscale_(optimizer)
+        norm = clip_gradients(model.parameters(), schedule.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+        done = step + 1
+        bar.update()
+        bar.set_postfix_str(f"loss {losses['train/loss']:.3f}, lr {lr:.2e}")
+        if done % schedule.log_every == 0 or done == schedule.steps:
+            spent = time.monotonic() - tick
+            tracker.scalars(
+                {
+                    **losses,
+                    "train/lr": lr,
+                    "train/gradient_norm": float(norm),
+                    "train/data_seconds": waited,
+                    "train/step_seconds": spent,
+                },
+                done,
+            )
+        score = None
+        if done % schedule.eval_every == 0 or done == schedule.steps:
+            evaluation = evaluate(
+                model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
+            )
+            metrics = evaluation.metrics
+            score = next(metrics[key] for key in BEST_BY if key in metrics)
+            tracker.scalars(metrics, done)
+            _show(model, data, runtime, tracker, cfg.evaluation.pictures, done)
+            bar.write(f"step {done}: " + _one_line(metrics))
+        if score is not None or done % schedule.checkpoint_every == 0:
+            save(done, score)
+    bar.close()
+    seconds += time.monotonic() - began
+
+    # The result; metrics.json comes last, because it means "finished".
+    if not metrics:  # interrupted after the last step, before its end
+        evaluation = evaluate(
+            model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
+        )
+        metrics = evaluation.metrics
+    write_json(folder.detections, evaluation.results)
+    tracker.close()
+    result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
+    folder.write_metrics(result)
+    print(results_table(metrics))
+    print(f"{folder.path}: {schedule.steps} steps in {seconds / 60:.1f} minutes")
+    folder.close()
+    return result
+
+
+def images_per_batch(cfg: DictConfig, runtime: Runtime) -> int:
+    """Images that one process computes at once; InputError where the step does not divide."""
+    parts = runtime.world_size * cfg.schedule.accumulate
+    if cfg.schedule.images_per_step % parts:
+        raise InputError(
+            f"schedule.images_per_step={cfg.schedule.images_per_step}: does not divide into "
+            f"{runtime.world_size} processes x schedule.accumulate={cfg.schedule.accumulate}; "
+            "choose a multiple"
+        )
+    return cfg.schedule.images_per_step // parts
+
+
+def _shape_of(schedule: DictConfig) -> dict[str, Any]:
+    names = ("steps", "warmup_steps", "warmup_factor", "milestones", "gamma", "shape")
+    return {name: schedule[name] for name in names}
+
+
+def _start_from(model: MaskRCNN, path: Path, data: DataSplits) -> None:
+    """Begin with a checkpoint's weights, for the same categories."""
+    checkpoint = load_checkpoint(path)
+    check_categories(checkpoint, data.train, path)
+    load_weights_into(model, checkpoint.model, path)
+
+
+def _resume(
+    folder: RunFolder,
+    model: MaskRCNN,
+    optimizer: torch.optim.Optimizer,
+    keeper: CheckpointKeeper,
+) -> tuple[int, float]:
+    """Steps done and seconds spent by an unfinished run, its state put back; (0, 0.0) for none."""
+    if not folder.last_checkpoint.is_file():
+        return 0, 0.0
+    checkpoint = load_checkpoint(folder.last_checkpoint)
+    load_weights_into(model, checkpoint.model, folder.last_checkpoint)
+    if checkpoint.optimizer is not None:
+        optimizer.load_state_dict(checkpoint.optimizer)
+    if checkpoint.rng is not None:
+        set_rng_state(checkpoint.rng)
+    keeper.best = checkpoint.best
+    print(f"{folder.path}: goes on after step {checkpoint.step}")
+    return checkpoint.step, checkpoint.extra["train_seconds"]
+
+
+def _announce(
+    cfg: DictConfig, model: MaskRCNN, base_lr: float, per_batch: int, images: int
+) -> None:
+    """What is in effect, in a few lines: people compare it with what they meant."""
+    schedule = cfg.schedule
+    epochs = schedule.steps * schedule.images_per_step / images
+    print(f"{describe(model)}; stride {cfg.stride}, {model.roi_heads.head.pooler}")
+    print(
+        f"{schedule.steps} steps of {schedule.images_per_step} images ({epochs:.1f} epochs), "
+        f"{per_batch} at once; learning rate {base_lr:g} "
+        f"(stated {schedule.lr:g} per 16 images), {schedule.shape}, "
+        f"warm-up {schedule.warmup_steps} steps; {cfg.precision}"
+    )
+
+
+def _show(
+    model: MaskRCNN,
+    data: DataSplits,
+    runtime: Runtime,
+    tracker: Tracker,
+    count: int,
+    step: int,
+) -> None:
+    """The first validation images, truth beside prediction, the same at every evaluation."""
+    if not runtime.is_main or count == 0:
+        return
+    names = [category.name for category in data.val.categories]
+    model.eval()
+    pictures = []
+    for index in range(min(count, len(data.val))):
+        original = data.val.read(index)
+        prepared = data.eval_transform(original, None)
+        found = detect(model, Batch((prepared,)), runtime)[0]
+        pictures.append(truth_beside_prediction(original, found, names))
+    model.train()
+    tracker.images("val", pictures, step)
+
+
+def _one_line(metrics: Mapping[str, float]) -> str:
+    names = {"bbox/AP": "box AP", "segm/AP": "mask AP", "val/loss": "validation loss"}
+    return ", ".join(f"{name} {metrics[k]:.2f}" for k, name in names.items() if k in metrics)
+
+
+def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> str:
+    """A name that tells runs of a sweep apart: the choices, then whatever else was overridden."""
+    parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
+    if choices.get("experiment") not in (None, "null"):
+        parts.insert(0, choices["experiment"].replace("/", "-"))
+    parts += [choices["schedule"], f"seed{cfg.seed}"]
+    told = {*choices, "stride", "seed", "workers", "device", "threads", "data.root"}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if key not in told and not key.startswith(("run.", "hydra")):
+            parts.append(f"{key}={override.get_value_element_as_str()}")
+    return re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")
+
+
+def with_run_folder(cfg: DictConfig) -> DictConfig:
+    """`cfg` with `run.name` and `run.dir` filled in from the command line's choices."""
+    job = HydraConfig.get()
+    name = cfg.run.name or run_name(cfg, job.runtime.choices, list(job.overrides.task))
+    changes = {"run": {"name": name, "dir": cfg.run.dir or str(Path(cfg.run.root) / name)}}
+    return OmegaConf.merge(cfg, changes)  # type: ignore[return-value]
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Command line; returns what sweepers optimise, the mask AP (box AP without masks)."""
+    metrics = command_line(lambda: train(with_run_folder(cfg)))
+    return next(metrics[key] for key in BEST_BY if key in metrics)
+
+
+if __name__ == "__main__":
+    main()
