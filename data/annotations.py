@@ -222,8 +222,9 @@ def _read_annotation(
     entry: dict[str, Any], id_: int, label: int, size: tuple[int, int], masks: bool
 ) -> tuple[Annotation, str]:
     """The annotation, and what had to be mended ("" if nothing); Unusable says why not."""
+    segmentation = entry.pop("segmentation", None)  # a long list of numbers: let it be freed
     box = _read_box(entry.get("bbox"), size)
-    outline, mended = read_outline(entry["segmentation"], size) if masks else (None, "")
+    outline, mended = read_outline(segmentation, size) if masks else (None, "")
     stated = entry.get("area")
     area = float(stated) if _is_number(stated) else outline_area(outline, box)
     return Annotation(id_, label, box, area, bool(entry.get("iscrowd", 0)), outline), mended

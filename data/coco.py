@@ -58,6 +58,7 @@ class CocoDataset(Dataset[Sample]):
         image_ids: COCO's ids of the images.
         aspect_ratios: width / height, float64 ``[N]``.
         annotations_file: where it was read from.
+        objects_by_label: how many each category has, crowd regions apart, int64 ``[categories]``.
         problems: the annotations that were left out, by reason.
     """
 
@@ -101,6 +102,11 @@ class CocoDataset(Dataset[Sample]):
         self.masks = masks
         self.image_ids = [entry.id for entry in entries]
         self.aspect_ratios = np.array([entry.width / entry.height for entry in entries])
+        labels = [a.label for entry in entries for a in entry.objects]
+        self.objects_by_label = np.bincount(
+            np.array(labels, dtype=np.int64), minlength=len(self.categories)
+        )
+        self._crowds = sum(len(entry.annotations) for entry in entries) - len(labels)
         self._entries = PackedEntries(entries)
 
     def __len__(self) -> int:
@@ -174,18 +180,12 @@ class CocoDataset(Dataset[Sample]):
             coco["segmentation"] = {"size": [entry.height, entry.width], "counts": counts}
         return coco
 
-    def objects_by_label(self) -> np.ndarray:
-        """How many objects each category has, crowd regions apart: int64 ``[categories]``."""
-        labels = [a.label for entry in self._entries for a in entry.objects]
-        return np.bincount(np.array(labels, dtype=np.int64), minlength=len(self.categories))
-
     def describe(self, most: int | None = 5) -> str:
         """One line: what is in it and what was left out, with `most` ids a reason (None: all)."""
-        crowds = sum(len(e.annotations) - len(e.objects) for e in self._entries)
         parts = [
             f"{len(self)} images",
-            f"{self.objects_by_label().sum()} objects",
-            f"{crowds} crowd regions" if crowds else "",
+            f"{self.objects_by_label.sum()} objects",
+            f"{self._crowds} crowd regions" if self._crowds else "",
             self.problems.describe(most),
         ]
         return f"{self.annotations_file.name}: {', '.join(filter(None, parts))}"

@@ -41,11 +41,15 @@ def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str
 
 def _read_ring(ring: Any) -> np.ndarray | None:
     """``[P, 2]``, or None where it has fewer than three points."""
-    if not isinstance(ring, list) or not all(isinstance(v, int | float) for v in ring):
+    try:
+        numbers = np.array(ring)
+    except (ValueError, OverflowError):  # lists of lists of unequal lengths
+        numbers = np.array(None)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise Unusable("a polygon that is not a list of numbers")
-    if len(ring) % 2:
+    if len(numbers) % 2:
         raise Unusable("a polygon of an odd count of numbers")
-    points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+    points = numbers.astype(np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise Unusable("a polygon of non-finite numbers")
     return points if len(points) >= 3 else None
@@ -68,8 +72,8 @@ def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> rl
 
 def _ring_area(ring: np.ndarray) -> float:
     """Area inside a closed ring ``[P, 2]`` (the shoelace formula)."""
-    x, y = (ring - ring[0]).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    x, y = (ring - ring[0]).T  # the first point at 0, so the closing edge adds nothing
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2
 
 
 def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:

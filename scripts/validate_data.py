@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_categories(dataset: CocoDataset) -> None:
     """One line for each category: id, name, objects."""
-    counts = dataset.objects_by_label()
+    counts = dataset.objects_by_label
     for category, count in zip(dataset.categories, counts.tolist(), strict=True):
         print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
 

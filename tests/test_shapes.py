@@ -140,7 +140,7 @@ def test_every_class_occurs_and_outlines_stay_in_the_unit_circle(tmp_path: Path)
     dataset = CocoDataset(
         annotations=folder / "annotations/instances_train.json", images=folder / "train"
     )
-    assert (dataset.objects_by_label() > 10).all()
+    assert (dataset.objects_by_label > 10).all()
     generator = np.random.default_rng(0)
     for outline in OUTLINES.values():
         radii = np.linalg.norm(outline(generator), axis=1)
