@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.cutting import cut_mask
+from ops.boxes import clip, is_nonempty
 from ops.errors import InputError
 from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
 
@@ -67,30 +69,26 @@ def vertical_flip(sample: Sample) -> Sample:
 def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     """Cut the sample to `window` (x1, y1, x2, y2), whole pixels inside the image.
 
-    Objects outside are dropped. A bitmap is cut with its image and its box drawn tight around what
-    is left; a polygon keeps its points and its box is clipped.
+    Objects outside are dropped. An object that the window cuts keeps the part inside, and its box
+    is drawn tight around that part; without masks the box itself is clipped.
     """
     x1, y1, x2, y2 = window
+    size = (y2 - y1, x2 - x1)
     image = _image(np.ascontiguousarray(_pixels(sample)[y1:y2, x1:x2]))
     moved = _mapped(sample, image, (1.0, 1.0), (-float(x1), -float(y1)))
-    target, size = moved.target, (y2 - y1, x2 - x1)
-    boxes = target.boxes.clamp(min=0).minimum(torch.tensor([size[1], size[0]] * 2))
-    masks: list[Segmentation | None] = []
-    for index, mask in enumerate(target.masks):
-        cut = _cut_bitmap(mask, size) if isinstance(mask, Bitmap) else mask
-        if isinstance(cut, Bitmap):
-            boxes[index] = torch.tensor(cut.box)
-        masks.append(cut)
-    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    kept = [index for index in inside.nonzero()[:, 0].tolist() if not masks or masks[index]]
-    return replace(
-        moved,
-        target=Target(
-            boxes=boxes[kept],
-            labels=target.labels[kept],
-            masks=tuple(masks[index] for index in kept) if masks else (),
-        ),
-    )
+    target = moved.target
+    boxes = clip(target.boxes, size)
+    kept = is_nonempty(boxes)
+    masks = list(target.masks)
+    is_cut = (boxes != target.boxes).any(dim=1)
+    for index in (kept & is_cut).nonzero()[:, 0].tolist() if masks else ():
+        part = cut_mask(masks[index], size)
+        if part is None:
+            kept[index] = False
+        else:
+            masks[index], boxes[index] = part[0], torch.tensor(part[1])
+    left = tuple(mask for mask, keep in zip(masks, kept.tolist(), strict=False) if keep)
+    return replace(moved, target=Target(boxes[kept], target.labels[kept], left))
 
 
 def random_crop(sample: Sample, edge: int, generator: np.random.Generator) -> Sample:
@@ -239,20 +237,3 @@ def _map_mask(
     x1, y1, x2, y2 = _map_boxes(np.array([mask.box]), scale, shift)[0].tolist()
     pixels = mask.pixels[:: -1 if scale[1] < 0 else 1, :: -1 if scale[0] < 0 else 1]
     return Bitmap(np.ascontiguousarray(pixels), (x1, y1, x2, y2))
-
-
-def _cut_bitmap(mask: Bitmap, size: tuple[int, int]) -> Bitmap | None:
-    """The bitmap inside an image of `size`, its box tight; None where nothing is left."""
-    x1, y1, x2, y2 = mask.box
-    height, width = mask.pixels.shape
-    pixel_w, pixel_h = (x2 - x1) / width, (y2 - y1) / height
-    rows = (y1 + (np.arange(height) + 0.5) * pixel_h).clip(0, size[0])
-    columns = (x1 + (np.arange(width) + 0.5) * pixel_w).clip(0, size[1])
-    inside = mask.pixels.astype(bool)
-    inside &= ((rows > 0) & (rows < size[0]))[:, None] & ((columns > 0) & (columns < size[1]))
-    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(y):
-        return None
-    top, bottom, left, right = int(y[0]), int(y[-1]) + 1, int(x[0]), int(x[-1]) + 1
-    box = (x1 + left * pixel_w, y1 + top * pixel_h, x1 + right * pixel_w, y1 + bottom * pixel_h)
-    return Bitmap(mask.pixels[top:bottom, left:right], box)

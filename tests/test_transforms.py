@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.cutting import cut_mask
 from data.transforms import (
     EvalTransform,
     TrainTransform,
@@ -154,6 +155,58 @@ def test_cropping_draws_the_box_tight_around_what_is_left_of_a_bitmap() -> None:
     assert cut.boxes.tolist() == [[12, 10, 22, 12]]
     gone = crop(Sample(sample.image, target, 3, (40, 60)), (24, 13, 30, 40)).target
     assert len(gone.boxes) == len(gone.masks) == 0
+
+
+def test_cropping_cuts_polygons_and_drops_those_whose_box_alone_is_inside() -> None:
+    triangle = np.array([[10.0, 10], [30, 10], [10, 30]])
+    sample = bright_boxes()
+    target = Target(
+        torch.tensor([[10.0, 10, 30, 30]]), sample.target.labels[:1], (Polygons((triangle,)),)
+    )
+    sample = Sample(sample.image, target, 3, (40, 60))
+    cut = crop(sample, (0, 0, 20, 40)).target
+    assert cut.boxes.tolist() == [[10, 10, 20, 30]]
+    (mask,) = cut.masks
+    assert isinstance(mask, Polygons)
+    corners = {tuple(point) for point in mask.rings[0].tolist()}
+    assert corners == {(10, 10), (20, 10), (20, 20), (10, 30)}
+    assert len(crop(sample, (22, 22, 60, 40)).target.boxes) == 0
+    whole = crop(sample, (0, 0, 60, 40)).target
+    assert torch.equal(whole.boxes, target.boxes)
+
+
+def pixels_inside(rings: tuple[np.ndarray, ...], size: int) -> np.ndarray:
+    """Which pixel centres of a square lie inside the rings, by counting edges to their right."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    inside = np.zeros((size, size), dtype=bool)
+    for ring in rings:
+        for (x1, y1), (x2, y2) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            if y1 != y2:
+                spans = (y1 > y) != (y2 > y)
+                inside ^= spans & (x < x1 + (y - y1) / (y2 - y1) * (x2 - x1))
+    return inside
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_cut_polygon_covers_what_the_whole_one_covers_inside(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    ring = generator.uniform(-20, 52, (generator.integers(3, 9), 2))
+    part = cut_mask(Polygons((ring,)), (32, 32))
+    seen = pixels_inside((ring,), 32)
+    if part is None:
+        assert not seen.any()
+        return
+    mask, (x1, y1, x2, y2) = part
+    assert isinstance(mask, Polygons)
+    assert np.array_equal(pixels_inside(mask.rings, 32), seen)
+    assert 0 <= x1 < x2 <= 32 and 0 <= y1 < y2 <= 32
+
+
+def test_boxes_without_masks_are_clipped() -> None:
+    sample = bright_boxes()
+    boxes_only = Target(sample.target.boxes, sample.target.labels)
+    cut = crop(Sample(sample.image, boxes_only, 3, (40, 60)), (20, 10, 60, 40)).target
+    assert cut.boxes.tolist() == [[0, 0, 16, 10]] * 2 and cut.masks == ()
 
 
 def test_random_crops_lie_inside_and_differ() -> None:
