@@ -1,0 +1,100 @@
+"""The feature maps as a table of cells, and the two directions in which poolers use it.
+
+A cell is a row of C channels, contiguous in memory, so reading one cell is one burst. `read` makes
+each output row a weighted sum of cells; `spread` is its adjoint, and is a weighted sum too: each
+cell gathers from the rows that read it. No two threads ever add to the same number, hence results
+do not depend on the number of threads.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Rows handled at a time where a temporary of the whole would be large.
+_BLOCK = 4096
+
+
+def compute_dtype(features: Tensor) -> torch.dtype:
+    """Half types are computed in float32."""
+    return torch.promote_types(features.dtype, torch.float32)
+
+
+def cell_table(features: Tensor) -> Tensor:
+    """The maps ``[N, C, H, W]`` as ``[N H W, C]``: a view if they are channels-last and float."""
+    rows = features.permute(0, 2, 3, 1).to(compute_dtype(features)).contiguous()
+    return rows.view(-1, features.shape[1])
+
+
+def as_maps(table: Tensor, features: Tensor) -> Tensor:
+    """A `cell_table` back in the shape and dtype of `features`, channels last in memory."""
+    n, c, h, w = features.shape
+    return table.to(features.dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def read(table: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
+    """``out[b] = sum_t weights[b, t] * table[cells[b, t]]``: ``[B, C]``, for ``[B, T]`` cells."""
+    return F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
+
+
+def read_sparse(
+    table: Tensor, cells: Tensor, weights: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The same as `read` where many weights are 0: skips those. Result in `dtype`."""
+    keep = weights != 0
+    cells, weights, ends = cells[keep], weights[keep], keep.sum(1).cumsum(0)
+    starts = F.pad(ends, (1, 0))  # [B + 1]
+    if dtype in (None, table.dtype):
+        return _bags(table, cells, weights, starts)
+    pooled = table.new_empty((len(keep), table.shape[1]), dtype=dtype)
+    for i in range(0, len(keep), _BLOCK):
+        bounds = starts[i : i + _BLOCK + 1]
+        part = slice(int(bounds[0]), int(bounds[-1]))
+        pooled[i : i + _BLOCK] = _bags(table, cells[part], weights[part], bounds - bounds[0])
+    return pooled
+
+
+def spread(total: Tensor, rows: Tensor, cells: Tensor, weights: Tensor) -> None:
+    """Adjoint of `read`, added to `total`: ``total[cells[b, t]] += weights[b, t] * rows[b]``."""
+    row, tap = (weights != 0).nonzero(as_tuple=True)  # [E] each: what is really read
+    if len(row) == 0:
+        return
+    cells, weights = cells[row, tap], weights[row, tap]
+    order = _stable_order(cells)
+    touched, counts = torch.unique_consecutive(cells[order], return_counts=True)
+    starts = F.pad(counts.cumsum(0), (1, 0))
+    total.index_add_(0, touched, _bags(rows, row[order], weights[order], starts))
+
+
+def tap_gradients(rows: Tensor, table: Tensor, cells: Tensor) -> Tensor:
+    """Gradient of `read` with respect to its weights: ``rows[b] . table[cells[b, t]]``, ``[B, T]``."""
+    gradients = table.new_empty(cells.shape)
+    for i in range(0, len(cells), _BLOCK):
+        part = slice(i, i + _BLOCK)
+        for t in range(cells.shape[1]):
+            gradients[part, t] = (table[cells[part, t]] * rows[part]).sum(1)
+    return gradients
+
+
+def _bags(table: Tensor, index: Tensor, weights: Tensor, starts: Tensor) -> Tensor:
+    return F.embedding_bag(
+        index,
+        table,
+        starts,
+        mode="sum",
+        per_sample_weights=weights,
+        include_last_offset=True,
+    )
+
+
+def _stable_order(cells: Tensor) -> Tensor:
+    """The permutation that sorts int64 `cells`, equal ones left in order."""
+    if cells.is_cuda:
+        return torch.sort(cells, stable=True).indices
+    # NumPy sorts 16-bit integers by radix, some ten times faster than torch.sort.
+    keys = cells.numpy()
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    if keys.max() >> 16:
+        high = (keys >> 16).astype(np.uint16)
+        order = order[np.argsort(high[order], kind="stable")]
+    return torch.from_numpy(order)
