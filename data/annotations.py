@@ -55,7 +55,7 @@ class ImageEntry:
         return tuple(a for a in self.annotations if not a.crowd)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Problems:
     """Annotations left out or mended while reading: their ids by reason."""
 

@@ -17,6 +17,7 @@ from data import rle
 from data.annotations import Annotation, ImageEntry, read_annotations
 from data.images import check_header, read_image
 from data.packing import PackedEntries
+from data.settings import from_settings
 from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
@@ -329,7 +330,7 @@ def coco_data(
         annotations=base / train_annotations,
         images=base / train_folder,
         keep_empty=keep_empty,
-        select=None if select is None else Selection(**select),
+        select=None if select is None else from_settings(Selection, "data.select", select),
         masks=masks,
     )
     val = train
@@ -337,5 +338,8 @@ def coco_data(
         val = CocoDataset(annotations=base / val_annotations, images=base / val_folder, masks=masks)
         check_same_categories(train, val)
     return DataSplits(
-        train, val, TrainTransform(**train_transform), EvalTransform(**eval_transform)
+        train,
+        val,
+        from_settings(TrainTransform, "data.train_transform", train_transform),
+        from_settings(EvalTransform, "data.eval_transform", eval_transform),
     )

@@ -102,10 +102,11 @@ def crop(runs: RunLengths, height: int) -> tuple[np.ndarray, tuple[int, int, int
     starts, stops = ends[0:-1:2], ends[1::2]  # each stretch of 1, as [start, stop)
     starts, stops = starts[stops > starts], stops[stops > starts]
     x1, x2 = int(starts[0]) // height, int(stops[-1] - 1) // height + 1
-    changes = np.stack((starts, stops), axis=1).ravel() - x1 * height
-    lengths = np.diff(changes, prepend=0, append=(x2 - x1) * height)
-    values = np.arange(len(lengths), dtype=np.uint8) % 2
-    columns = np.repeat(values, lengths).reshape(x2 - x1, height)
+    changes = np.empty(2 * len(starts) + 2, dtype=np.int64)
+    changes[0], changes[-1] = x1 * height, x2 * height
+    changes[1:-1:2], changes[2:-1:2] = starts, stops
+    values = (np.arange(len(changes) - 1) & 1).astype(np.uint8)
+    columns = np.repeat(values, changes[1:] - changes[:-1]).reshape(x2 - x1, height)
     rows = np.flatnonzero(columns.any(axis=0))
     y1, y2 = int(rows[0]), int(rows[-1]) + 1
     return np.ascontiguousarray(columns[:, y1:y2].T), (x1, y1, x2, y2)

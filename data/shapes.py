@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data import rle
 from data.coco import CocoDataset, DataSplits
 from data.drawing import OUTLINES, draw_image
+from data.settings import from_settings
 from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 
@@ -93,7 +94,10 @@ def shapes_data(
         for split in ("train", "val")
     )
     return DataSplits(
-        train, val, TrainTransform(**train_transform), EvalTransform(**eval_transform)
+        train,
+        val,
+        from_settings(TrainTransform, "data.train_transform", train_transform),
+        from_settings(EvalTransform, "data.eval_transform", eval_transform),
     )
 
 
@@ -115,7 +119,7 @@ def prepare_shapes(root: Path | None, **settings: Any) -> Path:
     Returns:
         A folder with `train/`, `val/` and `annotations/instances_{train,val}.json`.
     """
-    chosen = ShapesSettings(**settings)
+    chosen = from_settings(ShapesSettings, "data", settings)
     identity = json.dumps({**asdict(chosen), "version": GENERATOR_VERSION}, sort_keys=True)
     root = default_root() if root is None else root.expanduser()
     folder = root / f"shapes-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -142,8 +142,9 @@ class TrainTransform:
     saturation: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.short_edges:
-            raise _bad_setting("train_transform.short_edges", "[]", "at least one size in pixels")
+        if isinstance(self.short_edges, int) or not self.short_edges:
+            remedy = "a list of one size in pixels or more, such as [800]"
+            raise _bad_setting("train_transform.short_edges", self.short_edges, remedy)
         for name, lengths in (
             ("short_edges", self.short_edges),
             ("long_edge", (self.long_edge,)),

@@ -271,6 +271,7 @@ def test_evaluation_resizes_to_an_edge_or_by_a_factor() -> None:
     ("settings", "named"),
     [
         ({"short_edges": []}, "data.train_transform.short_edges"),
+        ({"short_edges": 800}, "data.train_transform.short_edges=800"),
         ({"short_edges": [0]}, "data.train_transform.short_edges=0"),
         ({"long_edge": 0}, "data.train_transform.long_edge=0"),
         ({"crop": 0}, "data.train_transform.crop=0"),
