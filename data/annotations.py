@@ -17,6 +17,10 @@ from data.outlines import Outline, Unusable, outline_area, read_outline
 from ops.errors import InputError
 from ops.structures import Category
 
+# A box is as good as without size below so many pixels, inside the image: the logarithm of its side
+# is what the network learns.
+LEAST_SIDE = 0.01
+
 
 @dataclass(frozen=True)
 class Annotation:
@@ -240,8 +244,9 @@ def _read_box(box: Any, size: tuple[int, int]) -> tuple[float, float, float, flo
     if not all(map(_is_number, box)):
         raise Unusable("a box of non-finite numbers")
     x, y, width, height = map(float, box)
-    if width <= 0 or height <= 0:
+    if min(width, height) < LEAST_SIDE:
         raise Unusable("a box of no size")
-    if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
+    inside_x, inside_y = min(x + width, size[1]) - max(x, 0), min(y + height, size[0]) - max(y, 0)
+    if min(inside_x, inside_y) < LEAST_SIDE:
         raise Unusable("a box outside the image")
     return x, y, width, height

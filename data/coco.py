@@ -123,7 +123,7 @@ class CocoDataset(Dataset[Sample]):
         """
         entry = self._entries[index]
         size = (entry.height, entry.width)
-        image = read_image(self.path(index), size)  # [3, H, W]
+        image = read_image(self.folder / entry.file_name, size)  # [3, H, W]
         objects = entry.objects
         boxes = np.array([a.box_xywh for a in objects], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]

@@ -70,7 +70,8 @@ def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     """Cut the sample to `window` (x1, y1, x2, y2), whole pixels inside the image.
 
     Objects outside are dropped. An object that the window cuts keeps the part inside, and its box
-    is drawn tight around that part; without masks the box itself is clipped.
+    is drawn tight around that part; without masks the box itself is clipped. A part less than a
+    pixel wide or high is dropped too.
     """
     x1, y1, x2, y2 = window
     size = (y2 - y1, x2 - x1)
@@ -78,15 +79,16 @@ def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     moved = _mapped(sample, image, (1.0, 1.0), (-float(x1), -float(y1)))
     target = moved.target
     boxes = clip(target.boxes, size)
-    kept = is_nonempty(boxes)
     masks = list(target.masks)
-    is_cut = (boxes != target.boxes).any(dim=1)
-    for index in (kept & is_cut).nonzero()[:, 0].tolist() if masks else ():
-        part = cut_mask(masks[index], size)
-        if part is None:
-            kept[index] = False
-        else:
+    kept = is_nonempty(boxes)
+    for index in (kept & (boxes != target.boxes).any(dim=1)).nonzero()[:, 0].tolist():
+        if masks:
+            part = cut_mask(masks[index], size)
+            if part is None:
+                kept[index] = False
+                continue
             masks[index], boxes[index] = part[0], torch.tensor(part[1])
+        kept[index] = bool((boxes[index, 2:] - boxes[index, :2]).min() >= 1)
     left = tuple(mask for mask, keep in zip(masks, kept.tolist(), strict=False) if keep)
     return replace(moved, target=Target(boxes[kept], target.labels[kept], left))
 

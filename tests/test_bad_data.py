@@ -36,6 +36,8 @@ def _outline(segmentation: object) -> Callable[[dict[str, Any]], None]:
     [
         (_box(4, 4, 0, 8), "a box of no size"),
         (_box(4, 4, 8, -1), "a box of no size"),
+        (_box(4, 4, 1e-9, 8), "a box of no size"),
+        (_box(19.9999999, 4, 8, 8), "a box outside the image"),
         (_box(20, 4, 8, 8), "a box outside the image"),
         (_box(-9, 4, 8, 8), "a box outside the image"),
         (_box(4, float("nan"), 8, 8), "a box of non-finite numbers"),

@@ -209,6 +209,17 @@ def test_boxes_without_masks_are_clipped() -> None:
     assert cut.boxes.tolist() == [[0, 0, 16, 10]] * 2 and cut.masks == ()
 
 
+def test_cropping_drops_slivers_but_not_small_objects() -> None:
+    sample = bright_boxes()
+    boxes = torch.tensor([[12.0, 8, 36, 20], [30.0, 10, 30.5, 11]])
+    sample = Sample(sample.image, Target(boxes, torch.tensor([1, 2])), 3, (40, 60))
+    assert len(crop(sample, (35, 0, 60, 40)).target.boxes) == 1
+    moved = Target(boxes - 0.5, sample.target.labels)
+    sliver = crop(Sample(sample.image, moved, 3, (40, 60)), (35, 0, 60, 40)).target
+    assert len(sliver.boxes) == 0
+    assert crop(sample, (28, 0, 60, 40)).target.labels.tolist() == [1, 2]
+
+
 def test_random_crops_lie_inside_and_differ() -> None:
     shapes, sums = set(), set()
     for seed in range(20):
