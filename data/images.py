@@ -10,9 +10,6 @@ from torch import Tensor
 
 from ops.errors import InputError
 
-# A damaged file is reported once, by us; OpenCV's own log would surround that line.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange width and height
 

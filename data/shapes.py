@@ -110,7 +110,8 @@ def prepare_shapes(root: Path | None, **settings: Any) -> Path:
     """The folder of the data set with these settings, drawn now unless it is there already.
 
     It is drawn in a temporary folder and then renamed, so it is whole whenever it exists; of two
-    processes that draw the same one, the first to finish wins.
+    processes that draw the same one, the first to finish wins. The same settings give the same
+    bytes with the same OpenCV; between its versions 4 and 5 single pixels of the edges differ.
 
     Args:
         root: of the cache; None for `default_root`.
