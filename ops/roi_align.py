@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ops import roi_kernels as kernels
 from ops.roi_average import average
 from ops.roi_max import maximum
 from ops.roi_plan import Grid, RoIPlan, choice, grid, sampled_axis
@@ -45,12 +46,27 @@ def roi_align(
     area = grid(features, rois, output_size, spatial_scale)
     if not coordinate_grad:
         area = area.with_boxes(area.boxes.detach())
+    return align(features, area, sampling_ratio, aligned, agg, placement)
+
+
+def align(
+    features: Tensor,
+    area: Grid,
+    sampling_ratio: int,
+    aligned: bool,
+    agg: str,
+    placement: str = "uniform",
+) -> Tensor:
+    """RoIAlign of boxes that are in feature coordinates already: ``[K, C, h, w]``."""
+    choice("agg", agg, ("avg", "max"))
+    choice("placement", placement, ("uniform", "thirds"))
+    if kernels.serve(features, area) and kernels.can_align(sampling_ratio, agg, placement):
+        return kernels.align(features, area, sampling_ratio, aligned, agg)
     return pooled(features, sampled(area, sampling_ratio, aligned, placement), agg)
 
 
 def sampled(area: Grid, sampling_ratio: int, aligned: bool, placement: str = "uniform") -> RoIPlan:
     """The bilinear samples of every bin of the boxes of `area`."""
-    choice("placement", placement, ("uniform", "thirds"))
     axes = []
     for axis in (0, 1):
         start, end, bins, size = area.along(axis)

@@ -9,13 +9,13 @@ second reading is cheaper than writing an argmax and masking with it.
 Letters: K RoIs (k in a block), P x Q bins, S x R samples per bin, T x U cells per sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ops.roi_average import bin_cells, bin_weights, empty_output
+from ops.roi_average import empty_output
 from ops.roi_plan import RoIPlan
 from ops.roi_table import as_maps, cell_table, compute_dtype, read, spread, tap_gradients
 
@@ -49,12 +49,12 @@ def sample_max(features: Tensor, plan: list[Tensor]) -> Tensor:
     rows = pooled.permute(0, 2, 3, 1).flatten(1)  # [K, P Q C], a view
     table = _clean_table(features)
     for block in _blocks(features, plan, _FORWARD_BLOCK, buffers=1):
-        best = table.new_full((len(block.present), table.shape[1]), _lowest(table))
-        candidate = torch.empty_like(best)
-        for sample in range(block.samples):
-            _read_sample(table, block, sample, out=candidate)
-            torch.maximum(best, candidate, out=best)
-        best[~block.present] = 0
+        best = _read(table, block.cells[0], block.weights[0])
+        torch.clamp(best, min=_lowest(table), out=best)
+        for cells, weights in zip(block.cells[1:], block.weights[1:], strict=True):
+            torch.maximum(best, _read(table, cells, weights), out=best)
+        if block.absent is not None:
+            best[block.absent] = 0
         rows.index_copy_(0, block.rois, best.view(len(block.rois), -1).to(rows.dtype))
     return pooled
 
@@ -65,52 +65,54 @@ class _Block:
 
     Attributes:
         rois: int64 ``[k]``, their places among the K.
-        present: bool ``[k P Q]``, which bins have a sample.
         cells, weights: of each of the samples, ``[S R, k P Q, T U]``.
+        absent: bool ``[k P Q]``, which bins have no sample; None where all have.
     """
 
     rois: Tensor
-    present: Tensor
     cells: Tensor
     weights: Tensor
-
-    @property
-    def samples(self) -> int:
-        return len(self.cells)
+    absent: Tensor | None
 
 
 def _blocks(
     features: Tensor, plan: list[Tensor], size: int, buffers: int | None = None
 ) -> Iterator[_Block]:
     """Cut the RoIs into blocks of about `size` bytes in `buffers` (default: one per sample)."""
-    image, row_cells, row_weights, row_counts, column_cells, column_weights, column_counts = plan
-    if features.numel() == 0 or len(image) == 0:
+    if features.numel() == 0 or len(plan[0]) == 0:
         return
     dtype = compute_dtype(features)
-    bin_bytes = row_cells.shape[1] * column_cells.shape[1] * features.shape[1] * dtype.itemsize
-    s, r = row_counts.amax(1).clamp(min=1), column_counts.amax(1).clamp(min=1)  # [K]
-    key = s * (column_cells.shape[2] + 1) + r
-    order = key.argsort(stable=True)
-    for group in order.split(torch.unique_consecutive(key[order], return_counts=True)[1].tolist()):
-        height, width = int(s[group[0]]), int(r[group[0]])
-        for rois in group.split(max(1, size // (bin_bytes * (buffers or height * width)))):
-            rows, columns = row_cells[rois, :, :height], column_cells[rois, :, :width]
-            row_parts = row_weights[rois, :, :height].to(dtype)
-            column_parts = column_weights[rois, :, :width].to(dtype)
-            pairs = [(i, j) for i in range(height) for j in range(width)]
-            yield _Block(
-                rois,
-                (row_counts[rois][:, :, None] * column_counts[rois][:, None] > 0).flatten(),
-                torch.stack(
-                    [
-                        bin_cells(features, image[rois], rows[:, :, i], columns[:, :, j])
-                        for i, j in pairs
-                    ]
-                ),
-                torch.stack(
-                    [bin_weights(row_parts[:, :, i], column_parts[:, :, j]) for i, j in pairs]
-                ),
-            )
+    bins = plan[1].shape[1] * plan[4].shape[1]
+    samples = torch.stack((plan[3].amax(1), plan[6].amax(1)), dim=1).clamp(min=1)  # [K, 2]
+    order = (samples[:, 0] * (plan[4].shape[2] + 1) + samples[:, 1]).argsort(stable=True)
+    plan = [part[order] for part in plan]
+    groups, lengths = torch.unique_consecutive(samples[order], dim=0, return_counts=True)
+    start = 0
+    for (s, r), length in zip(groups.tolist(), lengths.tolist(), strict=True):
+        roi_bytes = bins * features.shape[1] * dtype.itemsize * (buffers or s * r)
+        step = max(1, size // roi_bytes)
+        for i in range(start, start + length, step):
+            part = slice(i, min(i + step, start + length))
+            yield _block(features, order[part], [value[part] for value in plan], s, r)
+        start += length
+
+
+def _block(features: Tensor, rois: Tensor, plan: list[Tensor], s: int, r: int) -> _Block:
+    image, row_cells, row_weights, row_counts, column_cells, column_weights, column_counts = plan
+    height, width = features.shape[2:]
+    rows = (image[:, None, None, None] * height + row_cells[:, :, :s]) * width
+    cells = _by_sample(rows, column_cells[:, :, :r], torch.add)
+    weights = _by_sample(row_weights[:, :, :s], column_weights[:, :, :r], torch.mul)
+    absent = ((row_counts == 0)[:, :, None] | (column_counts == 0)[:, None]).flatten()
+    some_absent = bool(absent.any())
+    return _Block(rois, cells, weights.to(compute_dtype(features)), absent if some_absent else None)
+
+
+def _by_sample(rows: Tensor, columns: Tensor, combine: Callable[..., Tensor]) -> Tensor:
+    """Pair the rows' ``[k, P, S, T]`` and the columns' ``[k, Q, R, U]``: ``[S R, k P Q, T U]``."""
+    rows = rows.permute(2, 0, 1, 3)[:, None, :, :, None, :, None]  # [S, 1, k, P, 1, T, 1]
+    columns = columns.permute(2, 0, 1, 3)[None, :, :, None, :, None, :]  # [1, R, k, 1, Q, 1, U]
+    return combine(rows, columns).flatten(5).flatten(2, 4).flatten(0, 1)
 
 
 def _lowest(table: Tensor) -> float:
@@ -123,12 +125,10 @@ def _clean_table(features: Tensor) -> Tensor:
     return table.nan_to_num(nan=_lowest(table), neginf=_lowest(table), posinf=torch.inf)
 
 
-def _read_sample(table: Tensor, block: _Block, sample: int, out: Tensor) -> None:
-    cells, weights = block.cells[sample], block.weights[sample]
+def _read(table: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
     if cells.shape[1] == 1:
-        torch.index_select(table, 0, cells[:, 0], out=out)
-    else:
-        out.copy_(read(table, cells, weights))
+        return table.index_select(0, cells[:, 0])
+    return read(table, cells, weights)
 
 
 def _gradients(
@@ -137,16 +137,17 @@ def _gradients(
     """Each block with the gradient of its samples, ``[S R, k P Q, C]``."""
     table = _clean_table(features)
     rows = grad.permute(0, 2, 3, 1).flatten(1)  # [K, P Q C]
+    all_finite = features.numel() == 0 or bool(table.amin() > _lowest(table))
     for block in _blocks(features, plan, _BACKWARD_BLOCK):
+        samples = _read(table, block.cells.flatten(0, 1), block.weights.flatten(0, 1))
+        samples = samples.view(len(block.cells), -1, table.shape[1])
+        best = samples.amax(0)
         # What no sample has claimed yet; a bin of nothing but NaN, or of no sample, has no winner.
-        unclaimed = rows[block.rois].to(table.dtype).view(-1, table.shape[1])
-        unclaimed[~block.present] = 0
-        samples = table.new_empty((block.samples, *unclaimed.shape))
-        best = torch.full_like(unclaimed, _lowest(table))
-        for i, sample in enumerate(samples):
-            _read_sample(table, block, i, out=sample)
-            torch.maximum(best, sample, out=best)
-        unclaimed *= best > _lowest(table)
+        unclaimed = rows[block.rois].to(table.dtype).view_as(best)
+        if block.absent is not None:
+            unclaimed[block.absent] = 0
+        if not all_finite:
+            unclaimed *= best > _lowest(table)
         for sample in samples:
             sample.eq_(best).mul_(unclaimed)
             unclaimed -= sample

@@ -161,7 +161,8 @@ def round_half_away(value: Tensor) -> Tensor:
 
     The gradient is that of the identity (straight-through).
     """
-    rounded = value.sign() * (value.abs() + 0.5).floor()
+    whole = value.trunc()  # adding 1/2 and flooring would lose 0.49999997 to float rounding
+    rounded = whole + value.sign() * ((value - whole).abs() >= 0.5)
     return value + (rounded - value).detach() if value.requires_grad else rounded
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ops import roi_kernels as kernels
 from ops.roi_align import pooled
 from ops.roi_plan import AxisPlan, Grid, RoIPlan, cell_axis, choice, grid, round_half_away
 
@@ -36,7 +37,10 @@ def roi_pool(
     """
     choice("rounding", rounding, ("caffe", "floor"))
     area = grid(features, rois, output_size, spatial_scale)
-    return pooled(features, cells(area.with_boxes(area.boxes.detach()), rounding), "max")
+    area = area.with_boxes(area.boxes.detach())
+    if kernels.serve(features, area) and rounding == "caffe":
+        return kernels.pool(features, area)
+    return pooled(features, cells(area, rounding), "max")
 
 
 def cells(area: Grid, rounding: str) -> RoIPlan:

@@ -67,7 +67,7 @@ def spread(total: Tensor, rows: Tensor, cells: Tensor, weights: Tensor) -> None:
 
 
 def tap_gradients(rows: Tensor, table: Tensor, cells: Tensor) -> Tensor:
-    """Gradient of `read` with respect to its weights: ``rows[b] . table[cells[b, t]]``, ``[B, T]``."""
+    """Gradient of `read` in its weights: ``rows[b] . table[cells[b, t]]``, ``[B, T]``."""
     gradients = table.new_empty(cells.shape)
     for i in range(0, len(cells), _BLOCK):
         part = slice(i, i + _BLOCK)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ops.roi_align import pooled, sampled
+from ops.errors import InputError
+from ops.roi_align import align, pooled
 from ops.roi_plan import Grid, RoIPlan, choice, grid, linear_axis, round_half_away
 
 
@@ -30,9 +31,9 @@ def roi_warp(
         rois: ``[K, 5]`` (image index, x1, y1, x2, y2) or N boxes ``[L, 4]``, in image pixels.
         output_size: bins, or (rows, columns) of bins.
         spatial_scale: feature cells per image pixel, 1 / stride.
-        sampling_ratio: samples per bin and axis (0: adaptive). In mode "mnc" the largest over the
-            sampling_ratio x sampling_ratio corner samples of a bin, as MNC's 2 x 2 max pooling of a
-            crop twice the output's size.
+        sampling_ratio: samples per bin and axis; 0 adapts it to the RoI (not under "mnc"). Under
+            "mnc" with agg "max", 2 is MNC's crop of twice the output's size and its 2 x 2 max
+            pooling in one, and 1 is the bare layer.
         aligned: as in RoIAlign; "mnc" has its own frame.
         agg: "avg" or "max" of a bin's samples.
         mode: "paper" is RoIAlign on the rounded box, the comparison of Mask R-CNN's table 2c;
@@ -49,13 +50,13 @@ def roi_warp(
         return pooled(features, corner_sampled(area, sampling_ratio), agg)
     start, end = area.boxes[:, :2], area.boxes[:, 2:]
     area = area.with_boxes(torch.cat((start, start + (end - start).clamp(min=1)), dim=1))
-    return pooled(features, sampled(area, sampling_ratio, aligned), agg)
+    return align(features, area, sampling_ratio, aligned, agg)
 
 
 def corner_sampled(area: Grid, samples: int) -> RoIPlan:
     """MNC's samples: the first corner of each of ``samples`` equal parts of a bin."""
     if samples < 1:
-        samples = 1
+        raise InputError(f"pooler.sampling_ratio: {samples} under mode mnc; give at least 1")
     axes = []
     for axis in (0, 1):
         start, end, bins, size = area.along(axis)

@@ -1,0 +1,53 @@
+"""torchvision's RoI kernels, which serve on CUDA unless deterministic algorithms are asked for.
+
+Their backward passes add atomically, so two runs differ in the last bits; and under torch's
+deterministic mode torchvision's RoIAlign turns to a fallback that reads the border for samples
+outside the map. The project's own operators are deterministic everywhere, and correct there.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import ops as torchvision_ops
+
+from ops.roi_plan import Grid
+from ops.roi_table import compute_dtype
+
+
+def serve(features: Tensor, area: Grid) -> bool:
+    """Whether to use the kernels of this file: they give no gradient to the boxes."""
+    return (
+        features.is_cuda
+        and not torch.are_deterministic_algorithms_enabled()
+        and not area.boxes.requires_grad
+    )
+
+
+def can_align(sampling_ratio: int, agg: str, placement: str) -> bool:
+    """Whether `align` can express these settings of RoIAlign."""
+    return placement == "uniform" and (agg == "avg" or sampling_ratio > 0)
+
+
+def align(features: Tensor, area: Grid, sampling_ratio: int, aligned: bool, agg: str) -> Tensor:
+    """RoIAlign, ``[K, C, h, w]``; a maximum of n x n samples is that of n x n one-sample bins."""
+    inputs, rois = _inputs(features, area)
+    if agg == "avg":
+        pooled = torchvision_ops.roi_align(inputs, rois, area.bins, 1.0, sampling_ratio, aligned)
+    else:
+        parts = (area.bins[0] * sampling_ratio, area.bins[1] * sampling_ratio)
+        samples = torchvision_ops.roi_align(inputs, rois, parts, 1.0, 1, aligned)
+        pooled = F.max_pool2d(samples, sampling_ratio)
+    return pooled.to(features.dtype)
+
+
+def pool(features: Tensor, area: Grid) -> Tensor:
+    """Caffe's RoIPool, ``[K, C, h, w]``."""
+    inputs, rois = _inputs(features, area)
+    return torchvision_ops.roi_pool(inputs, rois, area.bins, 1.0).to(features.dtype)
+
+
+def _inputs(features: Tensor, area: Grid) -> tuple[Tensor, Tensor]:
+    """Features and RoIs ``[K, 5]`` (in feature coordinates) in one dtype, float32 at least."""
+    dtype = compute_dtype(features)
+    rois = torch.cat((area.image[:, None].to(dtype), area.boxes.to(dtype)), dim=1)
+    return features.to(dtype), rois
