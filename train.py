@@ -264,7 +264,8 @@ def _announce(
     """What is in effect, in a few lines: people compare it with what they meant."""
     schedule = cfg.schedule
     epochs = schedule.steps * schedule.images_per_step / images
-    print(f"{describe(model)}; stride {cfg.stride}, {model.roi_heads.head.pooler}")
+    pooler = cfg.pooler._target_.rpartition(".")[-1]
+    print(f"{describe(model)}; stride {cfg.stride}, {pooler}")
     print(
         f"{schedule.steps} steps of {schedule.images_per_step} images ({epochs:.1f} epochs), "
         f"{per_batch} at once; learning rate {base_lr:g} "

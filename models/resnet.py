@@ -140,6 +140,7 @@ def resnet(
     norm: str = "frozen",
     frozen_stages: int = 2,
     stride_in_1x1: bool = False,
+    res5_on_rois: bool = True,
     res5_stride: int = 1,
     weights: str | None = None,
 ) -> Network:
@@ -157,6 +158,8 @@ def resnet(
         frozen_stages: 1 takes no gradient for the stem, 2 none for stem and res2, and so on.
             Without weights none is frozen: random filters are not worth keeping.
         stride_in_1x1: see `Bottleneck`.
+        res5_on_rois: at stride 16, whether res5 becomes the top (C4); False leaves it out, and the
+            head gets two fully connected layers of its own, as at stride 32.
         res5_stride: of the top. 1: RoIs are pooled to 7x7, as in the Mask R-CNN paper (figure 4);
             2: to 14x14, as in Detectron and detectron2.
         weights: `imagenet` (torchvision's), the path of a file with a ResNet's state dict, or None
@@ -176,8 +179,10 @@ def resnet(
 
     stages: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(stem_channels, NORMS[norm]))
     channels = stem_channels
+    if stride == 16 and not res5_on_rois:
+        counts = counts[:3]
     strides = (1, 2, 2, res5_stride if stride == 16 else 2)
-    for index, (count, stage_stride) in enumerate(zip(counts, strides, strict=True)):
+    for index, (count, stage_stride) in enumerate(zip(counts, strides, strict=False)):
         layers = []
         for position in range(count):
             first = stage_stride if position == 0 else 1
@@ -190,7 +195,7 @@ def resnet(
     if weights is not None:
         statistics = load_resnet(stages, weights, depth=depth)
         freeze(*list(stages.values())[:frozen_stages])
-    top = stages.pop("res5") if stride == 16 else None
+    top = stages.pop("res5", None) if stride == 16 else None
     return Network(
         trunk=nn.Sequential(stages),
         stride=stride,
