@@ -8,7 +8,7 @@ from torch import Tensor
 from ops import roi_kernels as kernels
 from ops.roi_average import average
 from ops.roi_max import maximum
-from ops.roi_plan import Grid, RoIPlan, choice, grid, sampled_axis
+from ops.roi_plan import Grid, RoIPlan, at_least, choice, grid, sampled_axis
 
 
 def roi_align(
@@ -72,7 +72,7 @@ def sampled(area: Grid, sampling_ratio: int, aligned: bool, placement: str = "un
         start, end, bins, size = area.along(axis)
         if aligned:
             start, end = start - 0.5, end - 0.5
-        length = end - start if aligned else (end - start).clamp(min=1)
+        length = end - start if aligned else at_least(end - start, 1)
         axes.append(sampled_axis(start, length, bins, size, sampling_ratio, placement))
     return RoIPlan(area.image, *axes)
 

@@ -115,7 +115,8 @@ def grid(
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
     if rows < 1 or columns < 1:
         raise InputError(f"output_size: {output_size} is not positive; give at least 1")
-    return Grid(image, boxes.to(dtype) * spatial_scale, (rows, columns), tuple(features.shape[2:]))
+    height, width = features.shape[2:]
+    return Grid(image, boxes.to(dtype) * spatial_scale, (rows, columns), (height, width))
 
 
 def _split(rois: Tensor | Sequence[Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,6 +167,11 @@ def round_half_away(value: Tensor) -> Tensor:
     return value + (rounded - value).detach() if value.requires_grad else rounded
 
 
+def at_least(value: Tensor, minimum: float) -> Tensor:
+    """`value`, or `minimum` where it is less. Unlike clamp's, the gradient at `minimum` is 1."""
+    return torch.where(value < minimum, minimum, value)
+
+
 def linear_axis(
     index: Tensor,
     counts: Tensor,
@@ -179,7 +185,7 @@ def linear_axis(
     cell alone; outside the window it reads 0.
     """
     inside = (index >= window[0]) & (index <= window[1])
-    place = index.clamp(min=0)
+    place = at_least(index, 0)
     low = place.detach().floor().clamp(max=size - 1)
     # At the last cell both neighbours are that cell, and moving the point changes nothing.
     fraction = torch.where(low >= size - 1, torch.zeros_like(place), place - low)

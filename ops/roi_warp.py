@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ops.errors import InputError
 from ops.roi_align import align, pooled
-from ops.roi_plan import Grid, RoIPlan, choice, grid, linear_axis, round_half_away
+from ops.roi_plan import Grid, RoIPlan, at_least, choice, grid, linear_axis, round_half_away
 
 
 def roi_warp(
@@ -49,7 +49,7 @@ def roi_warp(
     if mode == "mnc":
         return pooled(features, corner_sampled(area, sampling_ratio), agg)
     start, end = area.boxes[:, :2], area.boxes[:, 2:]
-    area = area.with_boxes(torch.cat((start, start + (end - start).clamp(min=1)), dim=1))
+    area = area.with_boxes(torch.cat((start, start + at_least(end - start, 1)), dim=1))
     return align(features, area, sampling_ratio, aligned, agg)
 
 
@@ -60,7 +60,7 @@ def corner_sampled(area: Grid, samples: int) -> RoIPlan:
     axes = []
     for axis in (0, 1):
         start, end, bins, size = area.along(axis)
-        length = (end - start).clamp(min=0)
+        length = at_least(end - start, 0)
         step = torch.arange(bins * samples, device=start.device)
         index = start[:, None] + step * length[:, None] / (bins * samples)  # [K, P S]
         index = index.unflatten(1, (bins, samples))
