@@ -3,6 +3,7 @@
 The normalisation comes back with the weights, because it belongs to them.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -100,7 +101,10 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise InputError(f"backbone.weights={path}: no such file; give a path, imagenet or null")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Torchvision's older files, VGG16's among them, are no zip archives: they cannot be mapped.
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
