@@ -13,6 +13,7 @@ from models.normalization import PixelStatistics
 from ops.errors import InputError
 
 STRIDES = (16, 32)
+STAGES = 5  # stem, res2 .. res5; conv1 .. conv5
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ def check_stride(stride: int) -> None:
     if stride not in STRIDES:
         raise InputError(
             f"stride={stride}: choose stride=16 (C4, conv5_3) or stride=32 (C5, pool5)"
+        )
+
+
+def check_frozen_stages(count: int) -> None:
+    """Raises InputError unless `count` of the five stages of a network can be frozen."""
+    if not 0 <= count <= STAGES:
+        raise InputError(
+            f"backbone.frozen_stages={count}: choose 0 (none) to {STAGES} (all stages)"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.network import Network, check_stride, freeze
+from models.network import Network, check_frozen_stages, check_stride, freeze
 from models.normalization import TORCHVISION
 from models.weights import load_resnet
 from ops.errors import InputError
@@ -166,9 +166,10 @@ def resnet(
             to start from random numbers.
 
     Raises:
-        InputError: for an unknown stride, depth, norm, or weights that cannot be had.
+        InputError: for an unknown stride, depth, norm, stage, or weights that cannot be had.
     """
     check_stride(stride)
+    check_frozen_stages(frozen_stages)
     if norm not in NORMS:
         raise InputError(f"backbone.norm={norm}: choose one of {', '.join(NORMS)}")
     if res5_stride not in (1, 2):

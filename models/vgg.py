@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 from torchvision.models import vgg
 
-from models.network import Network, check_stride, freeze
+from models.network import Network, check_frozen_stages, check_stride, freeze
 from models.normalization import TORCHVISION
 from models.weights import load_vgg16
 
@@ -36,9 +36,10 @@ def vgg16(
         weights: `imagenet` (torchvision's), a file with a VGG16's state dict, or None.
 
     Raises:
-        InputError: for an unknown stride, or weights that cannot be had.
+        InputError: for an unknown stride or stage, or weights that cannot be had.
     """
     check_stride(stride)
+    check_frozen_stages(frozen_stages)
     plan = [layer if layer == "M" else int(layer) * width // 64 for layer in vgg.cfgs["D"]]
     features = vgg.make_layers(plan)
     channels = 8 * width
