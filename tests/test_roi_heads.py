@@ -122,7 +122,7 @@ def test_losses_without_masks_are_two() -> None:
 
 def test_losses_without_any_roi_are_zero() -> None:
     losses = make_heads().losses(FEATURES, [torch.zeros(0, 4)], [NO_TARGET])
-    assert [float(loss) for loss in losses.values()] == [0, 0, 0]
+    assert [loss.item() for loss in losses.values()] == [0, 0, 0]
 
 
 # Detecting
