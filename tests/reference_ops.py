@@ -6,6 +6,7 @@ settings; the result is float64 ``[K, C, h, w]``.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -183,4 +184,4 @@ def _tent(plane: Tensor, y: float, x: float) -> Tensor:
 def _pieces(start: float, end: float) -> list[tuple[float, float]]:
     """Middle and length of the pieces into which the integers cut an interval."""
     cuts = [start, *range(math.floor(start) + 1, math.ceil(end)), end]
-    return [((a + b) / 2, b - a) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [((a + b) / 2, b - a) for a, b in pairwise(cuts)]

@@ -1,0 +1,95 @@
+"""Every pooler in every variant, beside its slow reference: a new pooler adds its lines here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+import reference_ops as slow
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ops.prroi_pool import prroi_pool
+from ops.roi_align import roi_align
+from ops.roi_pool import roi_pool
+from ops.roi_warp import roi_warp
+
+Pooler = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pooler with its settings.
+
+    Attributes:
+        reference: the same in loops, ``(features, rois, (h, w), scale) -> [K, C, h, w]``.
+        differentiable: the keyword that asks for gradients of the RoIs, {} where they always are,
+            None where there are none.
+        continuous: whether the result varies continuously with the RoI, so that numbers rounded
+            differently stay close and numeric differentiation means something.
+    """
+
+    pooler: Pooler
+    reference: Pooler
+    differentiable: dict[str, bool] | None = None
+    continuous: bool = True
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def __call__(self, *arguments: object, **more: object) -> Tensor:
+        return self.pooler(*arguments, **self.settings, **more)
+
+
+def _mnc_max(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
+    fine = slow.roi_warp_mnc(features, rois, (2 * size[0], 2 * size[1]), scale)
+    return F.max_pool2d(fine, 2)
+
+
+def _case(pooler: Pooler, reference: Pooler, *facts: object, **settings: object) -> Case:
+    return Case(pooler, partial(reference, **settings), *facts, settings)  # type: ignore[arg-type]
+
+
+def _align(**settings: object) -> Case:
+    return _case(roi_align, slow.roi_align, {"coordinate_grad": True}, True, **settings)
+
+
+def _warp(**settings: object) -> Case:
+    return _case(roi_warp, slow.roi_warp, {}, False, **settings)
+
+
+MNC = {"mode": "mnc", "sampling_ratio": 1}
+CASES = {
+    "pool": _case(roi_pool, slow.roi_pool, None, False),
+    "pool floor": _case(roi_pool, slow.roi_pool, None, False, rounding="floor"),
+    "align": _align(),
+    "align one": _align(sampling_ratio=1),
+    "align adaptive": _align(sampling_ratio=0),
+    "align old": _align(aligned=False),
+    "align old adaptive": _align(aligned=False, sampling_ratio=0),
+    "align max": _align(agg="max"),
+    "align max three": _align(agg="max", sampling_ratio=3),
+    "align max adaptive": _align(agg="max", sampling_ratio=0),
+    "align thirds max": _align(agg="max", placement="thirds"),
+    "warp": _warp(),
+    "warp max": _warp(agg="max"),
+    "warp old": _warp(aligned=False),
+    "warp adaptive": _warp(sampling_ratio=0),
+    "warp mnc": Case(roi_warp, slow.roi_warp_mnc, {}, False, dict(MNC)),
+    "warp mnc max": Case(roi_warp, _mnc_max, {}, False, {"mode": "mnc", "agg": "max"}),
+    "prroi": _case(prroi_pool, slow.prroi_pool, {}, True),
+}
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def random_rois(count: int, images: int, height: float, width: float, seed: int = 0) -> Tensor:
+    """Float64 RoIs ``[K, 5]`` of all sizes, some of them partly outside ``height x width``."""
+    generator = torch.Generator().manual_seed(seed)
+    unit = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    corners = unit * torch.tensor([width, height, width, height], dtype=torch.float64)
+    low, high = (
+        torch.minimum(corners[:, :2], corners[:, 2:]),
+        corners[:, :2].maximum(corners[:, 2:]),
+    )
+    image = torch.randint(0, images, (count, 1), generator=generator).double()
+    return torch.cat((image, low, high), dim=1)
