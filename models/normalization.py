@@ -1,5 +1,6 @@
 """How pixels become network input. Tied to the weights: the wrong mean costs points in silence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,25 +18,46 @@ class PixelStatistics:
 
 # torchvision's ImageNet weights; also what training from scratch uses.
 TORCHVISION = PixelStatistics(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+# torchvision's weights of VGG16's convolutions alone, which come from Caffe.
+TORCHVISION_FEATURES = PixelStatistics(
+    mean=(122.99925, 116.99985, 103.9992), std=(1.0, 1.0, 1.0), channel_order="rgb"
+)
 # The original ResNet weights of MSRA, which detectron2's models start from.
 MSRA = PixelStatistics(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channel_order="bgr")
+# Detectron's weights, as Caffe's before them.
+DETECTRON = PixelStatistics(
+    mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0), channel_order="bgr"
+)
+ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}
 
 
 class Normalize(nn.Module):
     """Normalises uint8 images and pads them into one batch.
 
     Padding is zero *after* normalisation, on the right and at the bottom, to the largest image of
-    the batch and no further.
+    the batch and no further. The statistics are buffers, so a checkpoint keeps them beside the
+    weights that they belong to.
     """
 
+    order: Tensor
     mean: Tensor
     std: Tensor
 
     def __init__(self, statistics: PixelStatistics) -> None:
         super().__init__()
-        self.statistics = statistics
-        self.register_buffer("mean", torch.tensor(statistics.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(statistics.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("order", torch.tensor(ORDERS[statistics.channel_order]))
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(statistics.std).view(3, 1, 1))
+
+    @staticmethod
+    def statistics_of(state: Mapping[str, Tensor]) -> PixelStatistics:
+        """What a detector's state dict keeps of them."""
+        order = tuple(state["normalize.order"].tolist())
+        return PixelStatistics(
+            mean=tuple(state["normalize.mean"].flatten().tolist()),
+            std=tuple(state["normalize.std"].flatten().tolist()),
+            channel_order=next(name for name, places in ORDERS.items() if places == order),
+        )
 
     def forward(self, images: list[Tensor]) -> Tensor:
         """RGB images uint8 ``[3, h, w]`` -> float32 ``[N, 3, max h, max w]``, channels last."""
@@ -44,8 +66,6 @@ class Normalize(nn.Module):
         batch = torch.zeros((len(images), 3, height, width), device=self.mean.device)
         batch = batch.contiguous(memory_format=torch.channels_last)
         for canvas, image in zip(batch, images, strict=True):
-            if self.statistics.channel_order == "bgr":
-                image = image.flip(0)
-            normalized = (image.float() - self.mean) / self.std
+            normalized = (image[self.order].float() - self.mean) / self.std
             canvas[:, : image.shape[1], : image.shape[2]] = normalized
         return batch

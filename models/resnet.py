@@ -5,6 +5,7 @@ The stages carry the paper's names: stem, res2 .. res5. Letters: K RoIs, P the p
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from models.network import Network, check_frozen_stages, check_stride, freeze
 from models.normalization import TORCHVISION
-from models.weights import load_resnet
+from models.weights import load_resnet, structure_of
 from ops.errors import InputError
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -62,15 +63,20 @@ NORMS: dict[str, NormLayer] = {
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; the first carries the stride."""
 
-    expansion = 1
-
     def __init__(
-        self, in_channels: int, width: int, stride: int, norm: NormLayer, stride_in_1x1: bool
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        norm: NormLayer,
+        stride_in_1x1: bool,
+        dilation: int,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+        self.out_channels = width
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, dilation, dilation, bias=False)
         self.norm1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
         self.norm2 = norm(width)
         self.shortcut = _shortcut(in_channels, width, stride, norm)
 
@@ -87,17 +93,21 @@ class Bottleneck(nn.Module):
     (`stride_in_1x1`: the original weights of MSRA, which detectron2's models carry).
     """
 
-    expansion = 4
-
     def __init__(
-        self, in_channels: int, width: int, stride: int, norm: NormLayer, stride_in_1x1: bool
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        norm: NormLayer,
+        stride_in_1x1: bool,
+        dilation: int,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        out_channels = width * self.expansion
+        self.out_channels = out_channels = 4 * width
         self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
         self.norm1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
         self.norm2 = norm(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.norm3 = norm(out_channels)
@@ -139,9 +149,10 @@ def resnet(
     width: int = 64,
     norm: str = "frozen",
     frozen_stages: int = 2,
-    stride_in_1x1: bool = False,
+    stride_in_1x1: bool | None = None,
     res5_on_rois: bool = True,
     res5_stride: int = 1,
+    res5_dilation: int = 1,
     weights: str | None = None,
 ) -> Network:
     """A ResNet as trunk and top.
@@ -157,56 +168,97 @@ def resnet(
         norm: frozen, batch or group.
         frozen_stages: 1 takes no gradient for the stem, 2 none for stem and res2, and so on.
             Without weights none is frozen: random filters are not worth keeping.
-        stride_in_1x1: see `Bottleneck`.
+        stride_in_1x1: see `Bottleneck`; None follows the weights (False without any).
         res5_on_rois: at stride 16, whether res5 becomes the top (C4); False leaves it out, and the
             head gets two fully connected layers of its own, as at stride 32.
         res5_stride: of the top. 1: RoIs are pooled to 7x7, as in the Mask R-CNN paper (figure 4);
             2: to 14x14, as in Detectron and detectron2.
-        weights: `imagenet` (torchvision's), the path of a file with a ResNet's state dict, or None
-            to start from random numbers.
+        res5_dilation: at stride 16, 2 keeps res5 in the trunk, with 3x3 convolutions two cells
+            apart instead of strides (DC5), and leaves no top; 1 does not.
+        weights: `imagenet` (torchvision's), a file of any kind with a ResNet in it, `later` where
+            the caller fills the network, or None to start from random numbers.
 
     Raises:
         InputError: for an unknown stride, depth, norm, stage, or weights that cannot be had.
     """
-    check_stride(stride)
+    _check(stride, norm, res5_stride, res5_dilation)
     check_frozen_stages(frozen_stages)
-    if norm not in NORMS:
-        raise InputError(f"backbone.norm={norm}: choose one of {', '.join(NORMS)}")
-    if res5_stride not in (1, 2):
-        raise InputError(f"backbone.res5_stride={res5_stride}: choose 1 (7x7) or 2 (14x14)")
-    counts = tuple(blocks) if blocks is not None else _blocks_of(depth)
+    if stride_in_1x1 is None:
+        stride_in_1x1 = structure_of(weights).get("stride_in_1x1", False)
     is_bottleneck = bottleneck if bottleneck is not None else (depth or 0) >= 50
-    block = Bottleneck if is_bottleneck else BasicBlock
-
-    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(stem_channels, NORMS[norm]))
-    channels = stem_channels
-    if stride == 16 and not res5_on_rois:
-        counts = counts[:3]
-    strides = (1, 2, 2, res5_stride if stride == 16 else 2)
-    for index, (count, stage_stride) in enumerate(zip(counts, strides, strict=False)):
-        layers = []
-        for position in range(count):
-            first = stage_stride if position == 0 else 1
-            layers.append(block(channels, width << index, first, NORMS[norm], stride_in_1x1))
-            channels = (width << index) * block.expansion
-        stages[f"res{index + 2}"] = nn.Sequential(*layers)
-
+    block = partial(
+        Bottleneck if is_bottleneck else BasicBlock,
+        norm=NORMS[norm],
+        stride_in_1x1=stride_in_1x1,
+    )
+    on_rois = stride == 16 and res5_dilation == 1
+    stages = _stages(
+        block,
+        tuple(blocks) if blocks is not None else _blocks_of(depth),
+        res5=not on_rois or res5_on_rois,
+        res5_stride=res5_stride if on_rois else 2 // res5_dilation,
+        res5_dilation=res5_dilation,
+        stem=_stem(stem_channels, NORMS[norm]),
+        channels=stem_channels,
+        width=width,
+    )
     _initialize(stages)
     statistics = TORCHVISION
     if weights is not None:
-        statistics = load_resnet(stages, weights, depth=depth)
+        statistics = load_resnet(stages, weights, depth=depth, stride_in_1x1=stride_in_1x1)
         freeze(*list(stages.values())[:frozen_stages])
-    top = stages.pop("res5", None) if stride == 16 else None
+    channels = _channels_of(stages)
+    top = stages.pop("res5", None) if on_rois else None
     return Network(
         trunk=nn.Sequential(stages),
         stride=stride,
-        channels=channels // 2 if top is not None else channels,
+        channels=_channels_of(stages),
         top=top,
         pool_size=7 * res5_stride if top is not None else 7,
         top_channels=channels if top is not None else 0,
         top_is_spatial=top is not None,
         statistics=statistics,
     )
+
+
+def _check(stride: int, norm: str, res5_stride: int, res5_dilation: int) -> None:
+    check_stride(stride)
+    if norm not in NORMS:
+        raise InputError(f"backbone.norm={norm}: choose one of {', '.join(NORMS)}")
+    if res5_stride not in (1, 2):
+        raise InputError(f"backbone.res5_stride={res5_stride}: choose 1 (7x7) or 2 (14x14)")
+    if res5_dilation not in (1, 2) or (res5_dilation, stride) == (2, 32):
+        raise InputError(
+            f"backbone.res5_dilation={res5_dilation}: choose 1, or 2 (DC5) at stride=16"
+        )
+
+
+def _stages(
+    block: Callable[..., "BasicBlock | Bottleneck"],
+    counts: tuple[int, ...],
+    *,
+    res5: bool,
+    res5_stride: int,
+    res5_dilation: int,
+    stem: nn.Module,
+    channels: int,
+    width: int,
+) -> "OrderedDict[str, nn.Module]":
+    """Stem, res2, res3, res4, and res5 where it is wanted."""
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
+    strides, dilations = (1, 2, 2, res5_stride), (1, 1, 1, res5_dilation)
+    for index, count in enumerate(counts if res5 else counts[:3]):
+        layers = []
+        for position in range(count):
+            stride = strides[index] if position == 0 else 1
+            layers.append(block(channels, width << index, stride, dilation=dilations[index]))
+            channels = layers[-1].out_channels
+        stages[f"res{index + 2}"] = nn.Sequential(*layers)
+    return stages
+
+
+def _channels_of(stages: "OrderedDict[str, nn.Module]") -> int:
+    return next(reversed(stages.values()))[-1].out_channels  # type: ignore[index]
 
 
 def _blocks_of(depth: int | None) -> tuple[int, ...]:

@@ -1,136 +1,206 @@
-"""ImageNet weights into our networks: by explicit names, never by a guess.
+"""Weights from outside into our networks: by explicit names, never by a guess.
 
-The normalisation comes back with the weights, because it belongs to them.
+Backbones take theirs from anything that holds one (`load_resnet`, `load_vgg16`), whole detectors
+from detectors (`load_detector`). Every tensor must find its place, or nothing is loaded.
 """
 
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision import models as tv_models
 
-from models.normalization import TORCHVISION, PixelStatistics
+from models.normalization import TORCHVISION, TORCHVISION_FEATURES, Normalize, PixelStatistics
+from models.weight_kinds import TORCHVISION_IMAGENET, WeightFile, open_weights
 from ops.errors import InputError
 
 IMAGENET = "imagenet"
+FILLED_LATER = "later"  # in place of a file: the caller loads the whole detector afterwards
 RESNET_ENTRIES: dict[int, tv_models.WeightsEnum] = {
     18: tv_models.ResNet18_Weights.IMAGENET1K_V1,
     34: tv_models.ResNet34_Weights.IMAGENET1K_V1,
     50: tv_models.ResNet50_Weights.IMAGENET1K_V1,
     101: tv_models.ResNet101_Weights.IMAGENET1K_V1,
 }
-# Ours on the left, torchvision's on the right.
-STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
-STEM = {"conv": "conv1", "norm": "bn1"}
-SHORTCUT = {"conv": "downsample.0", "norm": "downsample.1"}
+
+
+def structure_of(weights: str | None) -> dict[str, Any]:
+    """Settings of the backbone that come with `weights`, which no tensor's shape shows.
+
+    Raises:
+        InputError: see `open_weights`.
+    """
+    if weights in (None, FILLED_LATER):
+        return {}
+    if weights == IMAGENET:
+        return dict(TORCHVISION_IMAGENET.structure or {})
+    return open_weights(Path(str(weights))).structure
 
 
 def load_resnet(
-    stages: Mapping[str, nn.Module], weights: str, *, depth: int | None
+    stages: Mapping[str, nn.Module], weights: str, *, depth: int | None, stride_in_1x1: bool
 ) -> PixelStatistics:
-    """Fill stem .. res5 from torchvision's names; returns the normalisation of those weights.
+    """Fill stem .. res5 (or fewer); returns the normalisation that belongs to the weights.
+
+    Args:
+        stages: by their names.
+        weights: `imagenet` (torchvision's), a path, or `later`.
+        depth: of the network, None for one of no published depth.
+        stride_in_1x1: where its strides are; the weights must agree.
 
     Raises:
-        InputError: no torchvision entry of this depth, no network, no such file, other shapes.
+        InputError: no torchvision entry of this depth, no network, no such file, other tensors.
     """
-    entry = RESNET_ENTRIES.get(depth or 0)
-    source, statistics = _read(weights, entry)
-    for stage_name, stage in stages.items():
-        wanted = {name: _torchvision_resnet_name(stage_name, name) for name in stage.state_dict()}
-        _fill(stage, source, wanted, weights)
-    return statistics
+    if weights == FILLED_LATER:
+        return TORCHVISION
+    file = _open(weights, RESNET_ENTRIES.get(depth or 0))
+    theirs = file.structure.get("stride_in_1x1", stride_in_1x1)
+    if theirs != stride_in_1x1 and any("conv3.weight" in n for n in stages["res2"].state_dict()):
+        raise InputError(
+            f"{file.path}: {file.kind.title} has its strides in "
+            f"{'1x1' if theirs else '3x3'} convolutions, which no shape shows; set "
+            f"backbone.stride_in_1x1={str(theirs).lower()}, or null to follow the weights"
+        )
+    source = _of_backbone(file)
+    if "res5" not in stages:
+        left_out = file.kind.backbone_name("res5.0.conv1.weight").partition("0")[0]  # as `layer4.`
+        source = {name: tensor for name, tensor in source.items() if not name.startswith(left_out)}
+    _fill(nn.ModuleDict(dict(stages)), source, file, file.kind.backbone_name)
+    return _statistics(file)
 
 
 def load_vgg16(features: nn.Module, top: nn.Module, weights: str) -> PixelStatistics:
-    """Fill conv1_1 .. conv5_3, fc6 and fc7 from torchvision's names; as `load_resnet`."""
-    source, statistics = _read(weights, tv_models.VGG16_Weights.IMAGENET1K_V1)
-    _fill(features, source, {n: f"features.{n}" for n in features.state_dict()}, weights)
-    linear = {"fc6": "classifier.0", "fc7": "classifier.3"}
-    _fill(top, source, {n: _renamed(n, linear) for n in top.state_dict()}, weights)
-    return statistics
+    """Fill conv1_1 .. conv5_3, fc6 and fc7; as `load_resnet`.
+
+    torchvision also has convolutions alone, whose file holds not-a-number for the rest; fc6 and fc7
+    then keep what they have.
+    """
+    if weights == FILLED_LATER:
+        return TORCHVISION
+    file = _open(weights, tv_models.VGG16_Weights.IMAGENET1K_V1)
+    source = _of_backbone(file)
+    parts: dict[str, nn.Module] = {"features": features, **dict(top.named_children())}
+    first = source.get("classifier.0.bias")
+    if first is not None and first.isnan().all():
+        source = {n: t for n, t in source.items() if n.startswith("features.")}
+        _fill(nn.ModuleDict({"features": features}), source, file, file.kind.backbone_name)
+        return TORCHVISION_FEATURES
+    _fill(nn.ModuleDict(parts), source, file, file.kind.backbone_name)
+    return _statistics(file)
 
 
-def _torchvision_resnet_name(stage: str, name: str) -> str:
-    """`res3`, `1.norm2.weight` -> `layer2.1.bn2.weight`."""
-    if stage == "stem":
-        return _renamed(name, STEM)
-    block, rest = name.split(".", 1)
-    if rest.startswith("shortcut."):
-        rest = _renamed(rest.removeprefix("shortcut."), SHORTCUT)
-    return f"{STAGES[stage]}.{block}.{rest.replace('norm', 'bn')}"
+def load_detector(model: nn.Module, file: WeightFile) -> None:
+    """Fill a whole detector, its normalisation included.
+
+    Raises:
+        InputError: the file holds no detector, one that cannot be had here, or other tensors.
+    """
+    if file.kind.detector_name is None:
+        raise InputError(f"{file.path}: {file.kind.title} {file.kind.no_detector}")
+    source = {n: t for n, t in file.tensors.items() if not file.kind.aside.fullmatch(n)}
+    if file.kind.statistics is not None:
+        source |= {
+            f"normalize.{n}": t for n, t in Normalize(_statistics(file)).state_dict().items()
+        }
+    _fill(model, source, file, file.kind.detector_name)
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    head, tail = name.split(".", 1)
-    return f"{table[head]}.{tail}"
-
-
-def _read(
-    weights: str, entry: tv_models.WeightsEnum | None
-) -> tuple[Mapping[str, Tensor], PixelStatistics]:
+def _open(weights: str, entry: tv_models.WeightsEnum | None) -> WeightFile:
     if weights != IMAGENET:
-        return _read_file(Path(weights)), TORCHVISION
+        return open_weights(Path(weights))
     if entry is None:
         raise InputError(
             "backbone.weights=imagenet: torchvision has no ImageNet weights for this network; set "
             "backbone.weights=null to train from scratch or backbone.weights=PATH"
         )
-    preset = entry.transforms()
-    statistics = PixelStatistics(
-        mean=_to_bytes(preset.mean), std=_to_bytes(preset.std), channel_order="rgb"
-    )
     try:
-        return entry.get_state_dict(progress=True, check_hash=True), statistics
+        state = dict(entry.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"backbone.weights=imagenet: cannot download {entry.url} ({error}); download it "
             "elsewhere and set backbone.weights=PATH, or train from scratch: backbone.weights=null"
         ) from error
+    return WeightFile(Path(Path(entry.url).name), TORCHVISION_IMAGENET, state)
 
 
-def _to_bytes(values: list[float]) -> tuple[float, float, float]:
-    """From the 0..1 scale to 0..255."""
-    red, green, blue = (255 * value for value in values)
-    return red, green, blue
+def _of_backbone(file: WeightFile) -> dict[str, Tensor]:
+    """The file's tensors that belong to a backbone, without their prefixes."""
+    found = {}
+    for name, tensor in file.tensors.items():
+        for prefix in file.kind.prefixes:
+            bare = name.removeprefix(prefix)
+            if name.startswith(prefix) and file.kind.backbone.match(bare):
+                found[bare] = tensor
+                break
+    return found
 
 
-def _read_file(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"backbone.weights={path}: no such file; give a path, imagenet or null")
-    try:
-        # Torchvision's older files, VGG16's among them, are no zip archives: they cannot be mapped.
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: not a PyTorch state dict ({reason}); give torchvision's .pth file"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict of tensors")
-    return state
+def _statistics(file: WeightFile) -> PixelStatistics:
+    return file.kind.statistics or Normalize.statistics_of(file.tensors)
 
 
 def _fill(
-    module: nn.Module, source: Mapping[str, Tensor], wanted: Mapping[str, str], file: str
+    module: nn.Module,
+    source: Mapping[str, Tensor],
+    file: WeightFile,
+    translate: Callable[[str], str],
 ) -> None:
-    """Copy `source[wanted[name]]` into each of `module`'s names; refuse what does not fit."""
-    loaded = {}
-    for name, current in module.state_dict().items():
-        theirs = wanted[name]
-        if name.endswith("num_batches_tracked"):
-            loaded[name] = source.get(theirs, current)
-            continue
-        if theirs not in source:
-            raise InputError(f"{file}: has no tensor {theirs}; is it another architecture?")
-        if source[theirs].shape != current.shape:
-            raise InputError(
-                f"{file}: {theirs} has shape {tuple(source[theirs].shape)}, the network needs "
-                f"{tuple(current.shape)}; choose the backbone that the file was made for"
-            )
-        loaded[name] = source[theirs]
-    module.load_state_dict(loaded)
+    """Copy into each tensor of `module` its own of `source`; all names and all shapes must fit."""
+    needed, given = _without_counters(module.state_dict()), _without_counters(source)
+    wanted = {name: _their_name(name, translate) for name in needed}
+    differences = _differences(needed, given, wanted)
+    if differences:
+        raise InputError(
+            f"{file.path}: {file.kind.title} does not fit this network: {differences}; "
+            "choose the backbone, stride, head, mask branch and data set that it was made for"
+        )
+    with torch.no_grad():
+        for name, tensor in needed.items():
+            tensor.copy_(given[wanted[name]])
+    print(
+        f"{file.path}: {file.kind.title}: {len(needed)} tensors loaded, 0 missing, 0 unexpected; "
+        f"{max(len(file.tensors) - len(given), 0)} others in the file are of no layer here"
+    )
+
+
+def _their_name(ours: str, translate: Callable[[str], str]) -> str:
+    try:
+        return ours if ours.startswith("normalize.") else translate(ours)
+    except KeyError:
+        return f"{ours}, a layer that such files do not have,"
+
+
+def _differences(
+    needed: Mapping[str, Tensor], given: Mapping[str, Tensor], wanted: Mapping[str, str]
+) -> str:
+    """What keeps `given` from filling `needed`, in words; empty where nothing does."""
+    missing = [f"{wanted[n]} {_shape(t)}" for n, t in needed.items() if wanted[n] not in given]
+    known = set(wanted.values())
+    unexpected = [f"{n} {_shape(t)}" for n, t in given.items() if n not in known]
+    misshaped = [
+        f"{wanted[n]} has shape {_shape(given[wanted[n]])}, the network needs {_shape(t)}"
+        for n, t in needed.items()
+        if wanted[n] in given and given[wanted[n]].shape != t.shape
+    ]
+    found = {
+        "has no tensor {}": missing,
+        "nothing takes {}": unexpected,
+        "{}": misshaped,
+    }
+    return "; ".join(
+        form.format(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+        for form, names in found.items()
+        if names
+    )
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the number of batches that a norm has seen, which nothing depends on."""
+    return {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

@@ -35,5 +35,9 @@ def test_padding_is_zero_to_the_right_and_below_and_no_larger_than_needed() -> N
     assert not batch[1, :, :, 5:].any()
 
 
-def test_the_statistics_are_no_part_of_a_checkpoint() -> None:
-    assert Normalize(TORCHVISION).state_dict() == {}
+def test_a_checkpoint_brings_its_statistics() -> None:
+    image = torch.randint(256, (3, 4, 5), dtype=torch.uint8)
+    other = Normalize(TORCHVISION)
+    other.load_state_dict(Normalize(MSRA).state_dict())
+    assert torch.equal(other([image]), Normalize(MSRA)([image]))
+    assert not torch.equal(other([image]), Normalize(TORCHVISION)([image]))

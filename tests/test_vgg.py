@@ -115,7 +115,7 @@ def test_other_widths_are_refused_with_both_shapes(narrow_file: tuple[nn.Module,
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match=r"backbone.weights=nowhere.pth: no such file"):
+    with pytest.raises(InputError, match=r"nowhere.pth: no such file"):
         vgg16(stride=16, width=8, fc_dim=8, weights="nowhere.pth")
 
 
