@@ -139,6 +139,8 @@ class _Batches:
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers > 0 else None,
+            # Its own, so that starting to load takes no number from the stream that training draws.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
