@@ -1,6 +1,7 @@
 """Evaluate a network: detections, COCO's figures, validation loss.
 
     python evaluate.py checkpoint=outputs/RUN
+    python evaluate.py experiment=detectron2/r50_c4 weights=model_final.pkl data.root=/data/coco
     python evaluate.py detections=outputs/RUN/detections.json
 
 `evaluate` is an ordinary function that training calls too; around it stand the few functions that
@@ -9,7 +10,7 @@ turn a configuration into parts (`build_data`, `build_model`) and the command li
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,19 @@ from tqdm import tqdm
 from data.coco import CocoDataset, DataSplits
 from data.loader import eval_loader
 from data.transforms import EvalTransform
-from engine.checkpoint import Checkpoint, load_checkpoint, load_weights_into
-from engine.coco_eval import coco_metrics, coco_results, read_results, results_table
+from engine.checkpoint import load_checkpoint, load_weights_into
+from engine.coco_eval import (
+    coco_metrics,
+    coco_results,
+    compare_with_expected,
+    read_results,
+    results_table,
+)
 from engine.run_folder import write_json
 from engine.runtime import Runtime, start_runtime
 from models.mask_rcnn import MaskRCNN, build_mask_rcnn
+from models.weight_kinds import open_weights
+from models.weights import FILLED_LATER, load_detector, settle_structure
 from ops.boxes import rescale
 from ops.errors import InputError
 from ops.structures import Batch, Detections
@@ -148,14 +157,41 @@ def build_data(cfg: DictConfig) -> DataSplits:
     return instantiate(cfg.data, **overrides)
 
 
+def with_structure(cfg: DictConfig) -> DictConfig:
+    """`cfg` with what its weights decide about the backbone written out, where it leaves that open.
+
+    A checkpoint keeps the result, and so needs no other file to be built again.
+
+    Raises:
+        InputError: `cfg` states otherwise than the detector that is to fill the whole network.
+    """
+    weights = cfg.weights or cfg.backbone.get("weights")
+    settled = settle_structure(plain(cfg.backbone), weights, whole=bool(cfg.weights))
+    return OmegaConf.merge(cfg, {"backbone": settled})  # type: ignore[return-value]
+
+
+def load_weights(model: MaskRCNN, path: Path, dataset: CocoDataset) -> None:
+    """Fill `model` from a detector's file: ours, for the same categories, or detectron's.
+
+    Raises:
+        InputError: no such file, no detector, other categories, another architecture.
+    """
+    file = open_weights(path)
+    if file.categories is not None:
+        check_categories(file.categories, dataset, path)
+    load_detector(model, file)
+
+
 def build_model(cfg: DictConfig, num_classes: int) -> MaskRCNN:
     """The network that `cfg` describes, with the data set's number of classes.
+
+    Where `cfg.weights` is to fill all of it, the backbone alone is given no weights before.
 
     Raises:
         InputError: unknown stride, weights that cannot be had, and other settings without sense.
     """
     model = build_mask_rcnn(
-        backbone=instantiate(cfg.backbone),
+        backbone=instantiate(cfg.backbone, **({"weights": FILLED_LATER} if cfg.weights else {})),
         stride=cfg.stride,
         pooler=instantiate(cfg.pooler),
         num_classes=num_classes,
@@ -207,11 +243,29 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     cfg = with_overrides(OmegaConf.create(checkpoint.config_text), cfg, overrides)  # type: ignore[arg-type]
     runtime = build_runtime(cfg)
     data = build_data(cfg)
-    check_categories(checkpoint, data.val, path)
+    check_categories(checkpoint.categories, data.val, path)
     # The file holds every weight: nothing is downloaded for a network that is about to be filled.
-    OmegaConf.update(cfg, "backbone.weights", None)
+    OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
     model = build_model(cfg, len(data.val.categories))
     load_weights_into(model, checkpoint.model, path)
+    return _evaluate_and_write(cfg, model, data, runtime, path.parent)
+
+
+def evaluate_weights(cfg: DictConfig) -> dict[str, float]:
+    """What `python evaluate.py weights=...` does: the network is the configuration's, and the file
+    fills it."""
+    path = Path(cfg.weights)
+    cfg = with_structure(cfg)
+    runtime = build_runtime(cfg)
+    data = build_data(cfg)
+    model = build_model(cfg, len(data.val.categories))
+    load_weights(model, path, data.val)
+    return _evaluate_and_write(cfg, model, data, runtime, path.parent)
+
+
+def _evaluate_and_write(
+    cfg: DictConfig, model: MaskRCNN, data: DataSplits, runtime: Runtime, beside: Path
+) -> dict[str, float]:
     model.to(runtime.device)
     print(data.val.describe())
     evaluation = evaluate(
@@ -222,7 +276,8 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
         **evaluation_settings(cfg),
     )
     if runtime.is_main:
-        _write(_output_folder(cfg, path.parent), evaluation.metrics, evaluation.results)
+        _write(_output_folder(cfg, beside), evaluation.metrics, evaluation.results)
+        print_comparison(cfg, evaluation.metrics, data)
     runtime.close()
     return evaluation.metrics
 
@@ -247,6 +302,12 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     return metrics
 
 
+def print_comparison(cfg: DictConfig, metrics: Mapping[str, float], data: DataSplits) -> None:
+    """`metrics` beside the configuration's `expected`, where it has any."""
+    if cfg.get("expected") is not None:
+        print(compare_with_expected(metrics, images=len(data.val), expected=plain(cfg.expected)))
+
+
 def evaluation_settings(cfg: DictConfig) -> dict[str, Any]:
     """The keyword arguments of `evaluate` that come from the configuration."""
     settings = {key: value for key, value in cfg.evaluation.items() if key != "pictures"}
@@ -257,18 +318,22 @@ def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str
     """`saved`, with every setting or group that `overrides` names taken from `fresh`."""
     merged = OmegaConf.create(OmegaConf.to_yaml(saved))
     OmegaConf.set_struct(merged, False)
+    absent = object()  # null is a value like any other
     for key in ("checkpoint", "detections", "output"):
         OmegaConf.update(merged, key, fresh.get(key))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group.replace("/", ".")
-        if key not in ("hydra", "experiment") and OmegaConf.select(fresh, key) is not None:
-            OmegaConf.update(merged, key, OmegaConf.select(fresh, key), merge=False)
+        value = OmegaConf.select(fresh, key, default=absent)
+        if value is not absent and key not in ("hydra", "experiment"):
+            OmegaConf.update(merged, key, value, merge=False)
     return merged  # type: ignore[return-value]
 
 
-def check_categories(checkpoint: Checkpoint, dataset: CocoDataset, path: Path) -> None:
-    """InputError unless the checkpoint was trained on the data set's categories, id by id."""
-    trained = [(c["id"], c["name"]) for c in checkpoint.categories]
+def check_categories(
+    categories: Sequence[Mapping[str, Any]], dataset: CocoDataset, path: Path
+) -> None:
+    """InputError unless the checkpoint's `categories` are the data set's, id by id."""
+    trained = [(c["id"], c["name"]) for c in categories]
     present = [(c.id, c.name) for c in dataset.categories]
     if trained == present:
         return
@@ -321,8 +386,10 @@ def main(cfg: DictConfig) -> None:
             evaluate_detections(cfg, overrides)
         elif cfg.checkpoint:
             evaluate_checkpoint(cfg, overrides)
+        elif cfg.weights:
+            evaluate_weights(cfg)
         else:
-            raise InputError("checkpoint is not set: give checkpoint=outputs/RUN")
+            raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, or weights=FILE")
 
     command_line(action)
 
