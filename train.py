@@ -11,6 +11,7 @@ a composed configuration; Hydra's wrapper stands at the end.
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ from evaluate import (
     build_data,
     build_model,
     build_runtime,
-    check_categories,
     command_line,
     detect,
     evaluate,
     evaluation_settings,
     instantiate,
+    load_weights,
+    print_comparison,
+    with_structure,
 )
 from models.mask_rcnn import MaskRCNN
 from models.network import describe
@@ -67,19 +70,28 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: bad data or settings, before any training; a loss that is not finite.
     """
+    with ExitStack() as opened:
+        return _train(cfg, opened)
+
+
+def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
+    """`train`; what it opens is closed with `opened`, however it ends."""
     runtime = build_runtime(cfg)
     per_batch = images_per_batch(cfg, runtime)
     data = build_data(cfg)
+    cfg = with_structure(cfg)
     seed_everything(cfg.seed, runtime.rank)
     model = build_model(cfg, len(data.train.categories))
     if cfg.weights:
-        _start_from(model, Path(cfg.weights), data)
+        load_weights(model, Path(cfg.weights), data.train)
     config_text = OmegaConf.to_yaml(cfg, resolve=True)
-    folder = RunFolder.open(
-        Path(cfg.run.dir),
-        config_text,
-        overwrite=cfg.run.overwrite,
-        ignore=NEUTRAL_SETTINGS,
+    folder = opened.enter_context(
+        RunFolder.open(
+            Path(cfg.run.dir),
+            config_text,
+            overwrite=cfg.run.overwrite,
+            ignore=NEUTRAL_SETTINGS,
+        )
     )
     if folder.state == "finished":
         print(f"{folder.path}: finished before; run.overwrite=true trains it again")
@@ -106,7 +118,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     base_lr = effective_lr(schedule.lr, schedule.images_per_step)
     keeper = CheckpointKeeper(folder.checkpoints, keep=cfg.run.keep)
     start, seconds = _resume(folder, model, optimizer, keeper)
-    tracker = Tracker(folder.path, start_step=start, active=runtime.is_main)
+    tracker = opened.enter_context(Tracker(folder.path, start_step=start, active=runtime.is_main))
     tracker.text("config", f"```yaml\n{config_text}\n```")
     _announce(cfg, model, base_lr, per_batch, len(data.train))
     batches = train_loader(
@@ -205,12 +217,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
         metrics = evaluation.metrics
     write_json(folder.detections, evaluation.results)
-    tracker.close()
+    tracker.close()  # before the figures: they mean that all else is written
     result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
     folder.write_metrics(result)
     print(results_table(metrics))
+    print_comparison(cfg, metrics, data)
     print(f"{folder.path}: {schedule.steps} steps in {seconds / 60:.1f} minutes")
-    folder.close()
     return result
 
 
@@ -229,13 +241,6 @@ def images_per_batch(cfg: DictConfig, runtime: Runtime) -> int:
 def _shape_of(schedule: DictConfig) -> dict[str, Any]:
     names = ("steps", "warmup_steps", "warmup_factor", "milestones", "gamma", "shape")
     return {name: schedule[name] for name in names}
-
-
-def _start_from(model: MaskRCNN, path: Path, data: DataSplits) -> None:
-    """Begin with a checkpoint's weights, for the same categories."""
-    checkpoint = load_checkpoint(path)
-    check_categories(checkpoint, data.train, path)
-    load_weights_into(model, checkpoint.model, path)
 
 
 def _resume(
