@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -278,6 +279,26 @@ def results_table(metrics: Mapping[str, float]) -> str:
     for title, values in rows:
         lines.append(f"{title:<5}" + "".join(f"{_cell(value):>7}" for value in values))
     return "\n".join(lines)
+
+
+def compare_with_expected(
+    metrics: Mapping[str, float], *, images: int, expected: Mapping[str, Any]
+) -> str:
+    """How the figures compare with published or earlier ones, in one line.
+
+    Args:
+        metrics: over `images` images.
+        expected: `metrics` to compare with, the `tolerance` in points, and over how many `images`
+            they are; figures over another number of images are not compared.
+    """
+    if images != expected["images"]:
+        return f"the expected figures are over {expected['images']} images, not {images}"
+    compared = []
+    for name, value in expected["metrics"].items():
+        near = abs(metrics.get(name, math.nan) - value) <= expected["tolerance"]
+        verdict = "as expected" if near else "NOT as expected"
+        compared.append(f"{name} {metrics.get(name, math.nan):.2f} {verdict} ({value:g})")
+    return f"{'; '.join(compared)}; tolerance {expected['tolerance']:g}"
 
 
 def _cell(value: float) -> str:

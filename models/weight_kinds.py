@@ -117,7 +117,8 @@ OURS = WeightKind(
     prefixes=("backbone.", "roi_heads.head.box_layers.", "roi_heads.head."),
     detector_name=lambda name: name,
 )
-SETTINGS = ("stride_in_1x1", "res5_stride", "res5_dilation")  # seen in no shape
+# Settings of a backbone that no shape shows, and what they are where nothing else is said.
+SETTINGS = {"stride_in_1x1": False, "res5_stride": 1, "res5_dilation": 1}
 
 
 @dataclass(frozen=True)

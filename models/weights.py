@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision import models as tv_models
 
 from models.normalization import TORCHVISION, TORCHVISION_FEATURES, Normalize, PixelStatistics
-from models.weight_kinds import TORCHVISION_IMAGENET, WeightFile, open_weights
+from models.weight_kinds import SETTINGS, TORCHVISION_IMAGENET, WeightFile, open_weights
 from ops.errors import InputError
 
 IMAGENET = "imagenet"
@@ -38,6 +38,32 @@ def structure_of(weights: str | None) -> dict[str, Any]:
     if weights == IMAGENET:
         return dict(TORCHVISION_IMAGENET.structure or {})
     return open_weights(Path(str(weights))).structure
+
+
+def settle_structure(
+    chosen: Mapping[str, Any], weights: str | None, *, whole: bool
+) -> dict[str, Any]:
+    """Settings of the backbone that `chosen` leaves open (None), as `weights` have them.
+
+    Args:
+        chosen: the backbone's settings; those that it does not name are none of this network's.
+        whole: whether `weights` fill the whole detector, and none of its settings may differ.
+
+    Raises:
+        InputError: see `open_weights`; or a setting differs, which no shape would show.
+    """
+    wanted = {k: v for k, v in structure_of(weights).items() if k in chosen}
+    for name, value in wanted.items():
+        if whole and chosen[name] not in (None, value):
+            raise InputError(
+                f"{weights}: is of a network with backbone.{name}={value}, which no shape shows, "
+                f"and the configuration has {chosen[name]}; set backbone.{name}={value}"
+            )
+    return {
+        name: wanted.get(name, default)
+        for name, default in SETTINGS.items()
+        if name in chosen and chosen[name] is None
+    }
 
 
 def load_resnet(
