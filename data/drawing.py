@@ -1,5 +1,6 @@
 """The pictures of the data set `shapes`, one at a time: outlines, textures, who covers whom."""
 
+import colorsys
 from collections.abc import Callable
 
 import cv2
@@ -8,7 +9,8 @@ import numpy as np
 FINENESS = 4  # outlines are drawn at so many times the resolution, then averaged
 LEAST_VISIBLE = 0.35  # an object of which less remains uncovered is taken out of the picture
 LEAST_PIXELS = 40  # ... and one with fewer pixels
-BRIGHTER_BY = 45  # grey levels between an object and the ground, at least, in some channel
+CONTRAST = 60  # grey levels between an object and the ground, at least, in some channel
+HUE_SPREAD = 0.09  # of the circle: a colour hints at the class and does not tell it
 
 
 def draw_image(
@@ -25,8 +27,7 @@ def draw_image(
     Returns:
         uint8 RGB ``[S, S, 3]``, the labels, and the visible part of each object, bool ``[S, S]``.
     """
-    ground = generator.uniform(30, 210, 3)
-    ground += 0.4 * (ground.mean() - ground)  # paler than the objects
+    ground = _colour(generator.uniform(), (0.0, 0.3), (0.2, 0.85), generator)  # a pale one
     planned = [
         _plan_object(size, radii, ground, generator)
         for _ in range(generator.integers(objects[0], objects[1] + 1))
@@ -40,10 +41,10 @@ def draw_image(
         if all(keep):
             break
         planned = [plan for plan, kept in zip(planned, keep, strict=True) if kept]
-    canvas = _texture(size, ground, generator, strength=22)
+    canvas = _texture(size, ground, generator, strength=16)
     for _, coverage, paint in planned:
         canvas += coverage[..., None] * (paint - canvas)
-    canvas += generator.normal(0, 5, canvas.shape)
+    canvas += generator.normal(0, 4, canvas.shape)
     pixels = np.rint(canvas).clip(0, 255).astype(np.uint8)
     return pixels, [label for label, _, _ in planned], visible
 
@@ -72,10 +73,27 @@ def _plan_object(
     fine = np.zeros((size * FINENESS,) * 2, np.uint8)
     cv2.fillPoly(fine, [np.rint(points * 16 - 8).astype(np.int32)], 255, shift=4)
     coverage = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
-    colour = generator.uniform(20, 255, 3)
-    while np.abs(colour - ground).max() < BRIGHTER_BY:
-        colour = generator.uniform(20, 255, 3)
-    return label, coverage, _texture(size, colour, generator, strength=40)
+    return label, coverage, _texture(size, _paint(label, ground, generator), generator, strength=28)
+
+
+def _paint(label: int, ground: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A vivid colour whose hue leans towards the class, well apart from the ground."""
+    while True:
+        hue = label / len(OUTLINES) + generator.normal(0, HUE_SPREAD)
+        colour = _colour(hue, (0.55, 1.0), (0.5, 1.0), generator)
+        if np.abs(colour - ground).max() >= CONTRAST:
+            return colour
+
+
+def _colour(
+    hue: float,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """RGB in 0..255, float64 ``[3]``; `hue` in turns, the other two drawn from their ranges."""
+    drawn = generator.uniform(*saturation), generator.uniform(*value)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1.0, *drawn))
 
 
 def _texture(
