@@ -15,3 +15,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder} (set ROI_SHARED to its path)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of drawn data sets that all tests share, so that each set is drawn once."""
+    return tmp_path_factory.mktemp("drawings")
