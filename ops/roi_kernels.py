@@ -1,8 +1,10 @@
-"""torchvision's RoI kernels, which serve on CUDA unless deterministic algorithms are asked for.
+"""torchvision's RoI kernels, which serve where they are the quicker ones and do no harm.
 
-Their backward passes add atomically, so two runs differ in the last bits; and under torch's
-deterministic mode torchvision's RoIAlign turns to a fallback that reads the border for samples
-outside the map. The project's own operators are deterministic everywhere, and correct there.
+That is RoIPool of a small map on a CPU, where they run serially and so give the same bits each
+time, and everything on CUDA unless deterministic algorithms are asked for: there their backward
+passes add atomically, so two runs differ in the last bits, and under torch's deterministic mode
+torchvision's RoIAlign turns to a fallback that reads the border for samples outside the map.
+The project's own operators are deterministic everywhere, and correct there.
 """
 
 import torch
@@ -13,6 +15,9 @@ from torchvision import ops as torchvision_ops
 from ops.roi_plan import Grid
 from ops.roi_table import compute_dtype
 
+# Bytes of a map that a core's L2 cache holds: scattered single reads and additions are cheap there.
+_SMALL_MAP = 1 << 20
+
 
 def serve(features: Tensor, area: Grid) -> bool:
     """Whether to use the kernels of this file: they give no gradient to the boxes."""
@@ -21,6 +26,13 @@ def serve(features: Tensor, area: Grid) -> bool:
         and not torch.are_deterministic_algorithms_enabled()
         and not area.boxes.requires_grad
     )
+
+
+def serve_pool(features: Tensor, area: Grid) -> bool:
+    """Whether `pool` is to be used."""
+    image_bytes = features[0].numel() * compute_dtype(features).itemsize if len(features) else 0
+    on_cpu = features.device.type == "cpu" and image_bytes <= _SMALL_MAP
+    return on_cpu or serve(features, area)
 
 
 def can_align(sampling_ratio: int, agg: str, placement: str) -> bool:

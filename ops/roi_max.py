@@ -148,9 +148,10 @@ def _gradients(
             unclaimed[block.absent] = 0
         if not all_finite:
             unclaimed *= best > _lowest(table)
-        for sample in samples:
+        for sample in samples[:-1]:
             sample.eq_(best).mul_(unclaimed)
             unclaimed -= sample
+        samples[-1] = unclaimed  # some sample is the largest
         yield block, samples
 
 

@@ -38,7 +38,7 @@ def roi_pool(
     choice("rounding", rounding, ("caffe", "floor"))
     area = grid(features, rois, output_size, spatial_scale)
     area = area.with_boxes(area.boxes.detach())
-    if kernels.serve(features, area) and rounding == "caffe":
+    if rounding == "caffe" and kernels.serve_pool(features, area):
         return kernels.pool(features, area)
     return pooled(features, cells(area, rounding), "max")
 

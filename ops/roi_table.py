@@ -57,12 +57,11 @@ def read_sparse(
 def spread(total: Tensor, rows: Tensor, cells: Tensor, weights: Tensor) -> None:
     """Adjoint of `read`, added to `total`: ``total[cells[b, t]] += weights[b, t] * rows[b]``."""
     row, tap = (weights != 0).nonzero(as_tuple=True)  # [E] each: what is really read
-    if len(row) == 0:
-        return
     cells, weights = cells[row, tap], weights[row, tap]
     order = _stable_order(cells)
-    touched, counts = torch.unique_consecutive(cells[order], return_counts=True)
-    starts = F.pad(counts.cumsum(0), (1, 0))
+    counts = torch.bincount(cells, minlength=len(total))
+    touched = counts.nonzero()[:, 0]
+    starts = F.pad(counts[touched].cumsum(0), (1, 0))
     total.index_add_(0, touched, _bags(rows, row[order], weights[order], starts))
 
 
@@ -94,7 +93,7 @@ def _stable_order(cells: Tensor) -> Tensor:
     # NumPy sorts 16-bit integers by radix, some ten times faster than torch.sort.
     keys = cells.numpy()
     order = np.argsort(keys.astype(np.uint16), kind="stable")
-    if keys.max() >> 16:
+    if keys.size and keys.max() >> 16:
         high = (keys >> 16).astype(np.uint16)
         order = order[np.argsort(high[order], kind="stable")]
     return torch.from_numpy(order)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops.prroi_pool import prroi_pool
-from ops.roi_align import roi_align
-from ops.roi_pool import roi_pool
+from ops.roi_align import pooled, roi_align
+from ops.roi_plan import grid
+from ops.roi_pool import cells, roi_pool
 from ops.roi_warp import roi_warp
 
 Pooler = Callable[..., Tensor]
@@ -40,6 +41,13 @@ class Case:
         return self.pooler(*arguments, **self.settings, **more)
 
 
+def planned_roi_pool(
+    features: Tensor, rois: Tensor, size: int | tuple[int, int], scale: float
+) -> Tensor:
+    """RoIPool by its plan, which small maps on a CPU do without."""
+    return pooled(features, cells(grid(features, rois, size, scale), "caffe"), "max")
+
+
 def _mnc_max(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
     fine = slow.roi_warp_mnc(features, rois, (2 * size[0], 2 * size[1]), scale)
     return F.max_pool2d(fine, 2)
@@ -60,6 +68,7 @@ def _warp(**settings: object) -> Case:
 MNC = {"mode": "mnc", "sampling_ratio": 1}
 CASES = {
     "pool": _case(roi_pool, slow.roi_pool, None, False),
+    "pool planned": _case(planned_roi_pool, slow.roi_pool, None, False),
     "pool floor": _case(roi_pool, slow.roi_pool, None, False, rounding="floor"),
     "align": _align(),
     "align one": _align(sampling_ratio=1),

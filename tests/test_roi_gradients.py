@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pooler_cases import CASES, Case, every_case, random_rois
+from pooler_cases import CASES, Case, every_case, planned_roi_pool, random_rois
 
 from ops.roi_align import roi_align
 from ops.roi_pool import roi_pool
@@ -33,7 +33,9 @@ def test_caffes_own_gradient_check():
     maps = spread_out(4, 3, 12, 8).requires_grad_()
     boxes = [[0, 1, 1, 6, 6], [2, 6, 2, 7, 11], [1, 3, 1, 5, 10], [0, 3, 3, 3, 3]]
     rois = torch.tensor(boxes, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: roi_pool(x, rois, 6, 1.0), (maps,), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: planned_roi_pool(x, rois, 6, 1.0), (maps,), fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("case", CONTINUOUS)
