@@ -260,7 +260,8 @@ def evaluate_weights(cfg: DictConfig) -> dict[str, float]:
     data = build_data(cfg)
     model = build_model(cfg, len(data.val.categories))
     load_weights(model, path, data.val)
-    return _evaluate_and_write(cfg, model, data, runtime, path.parent)
+    beside = Path(cfg.run.root) / path.stem  # foreign files may lie where nothing can be written
+    return _evaluate_and_write(cfg, model, data, runtime, beside)
 
 
 def _evaluate_and_write(

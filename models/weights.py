@@ -186,9 +186,10 @@ def _fill(
     with torch.no_grad():
         for name, tensor in needed.items():
             tensor.copy_(given[wanted[name]])
+    used = {name for name in wanted.values() if name in file.tensors}
     print(
-        f"{file.path}: {file.kind.title}: {len(needed)} tensors loaded, 0 missing, 0 unexpected; "
-        f"{max(len(file.tensors) - len(given), 0)} others in the file are of no layer here"
+        f"{file.path}: {file.kind.title}: {len(used)} tensors loaded, 0 missing, 0 unexpected; "
+        f"{len(file.tensors) - len(used)} others in the file are of no layer here"
     )
 
 
