@@ -28,22 +28,30 @@ def mask_targets(masks: Sequence[Segmentation], boxes: Tensor, resolution: int) 
     """
     frames = boxes.detach().cpu().float().numpy()
     targets = np.zeros((len(masks), resolution, resolution), dtype=np.float32)
-    for target, mask, frame in zip(targets, masks, frames, strict=True):
+    # Several RoIs ask for the same object: each is prepared once.
+    askers: dict[int, list[int]] = {}
+    for k, (mask, _) in enumerate(zip(masks, frames, strict=True)):
+        askers.setdefault(id(mask), []).append(k)
+    for ks in askers.values():
+        mask = masks[ks[0]]
         draw = _draw_polygons if isinstance(mask, Polygons) else _sample_bitmap
-        target[...] = draw(mask, frame, resolution)  # type: ignore[arg-type]
+        targets[ks] = draw(mask, frames[ks], resolution)  # type: ignore[arg-type]
     return torch.from_numpy(targets).to(boxes.device)
 
 
-def _draw_polygons(mask: Polygons, frame: np.ndarray, m: int) -> np.ndarray:
-    """COCO's own rasteriser on the outline moved and stretched to the m x m RoI."""
-    corner = frame[:2]
-    # In float32 as detectron2 has it: a vertex at a cell's border falls on the same side.
-    scale = np.float32(m) / np.maximum(frame[2:] - corner, np.float32(0.1))
-    rings = [((ring - corner) * scale).ravel().tolist() for ring in mask.rings]
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, m, m)))
+def _draw_polygons(mask: Polygons, frames: np.ndarray, m: int) -> np.ndarray:
+    """COCO's own rasteriser on the outline moved and stretched to each m x m RoI: ``[R, m, m]``."""
+    drawn = []
+    for frame in frames:
+        corner = frame[:2]
+        # In float32 as detectron2 has it: a vertex at a cell's border falls on the same side.
+        scale = np.float32(m) / np.maximum(frame[2:] - corner, np.float32(0.1))
+        rings = [((ring - corner) * scale).ravel().tolist() for ring in mask.rings]
+        drawn.append(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, m, m))))
+    return np.stack(drawn)
 
 
-def _sample_bitmap(mask: Bitmap, frame: np.ndarray, m: int) -> np.ndarray:
+def _sample_bitmap(mask: Bitmap, frames: np.ndarray, m: int) -> np.ndarray:
     """RoIAlign (aligned, adaptive) of the bitmap, cut at one half, as detectron2's BitMasks do."""
     height, width = mask.pixels.shape
     x1, y1, x2, y2 = mask.box
@@ -51,10 +59,10 @@ def _sample_bitmap(mask: Bitmap, frame: np.ndarray, m: int) -> np.ndarray:
     # One pixel of zeros around the crop: outside it there is no object, while RoIAlign would
     # repeat the border.
     padded = torch.from_numpy(np.pad(mask.pixels, 1)).float()[None, None]
-    in_crop = (frame.astype(np.float64) - [x1, y1, x1, y1]) * scale + 1
-    roi = torch.from_numpy(in_crop).float()[None]
-    sampled = roi_align(padded, [roi], (m, m), 1.0, sampling_ratio=0, aligned=True)
-    return (sampled[0, 0] >= 0.5).numpy()
+    in_crop = (frames.astype(np.float64) - [x1, y1, x1, y1]) * scale + 1
+    rois = torch.from_numpy(in_crop).float()
+    sampled = roi_align(padded, [rois], (m, m), 1.0, sampling_ratio=0, aligned=True)
+    return (sampled[:, 0] >= 0.5).numpy()
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
