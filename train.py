@@ -77,6 +77,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     """`train`; what it opens is closed with `opened`, however it ends."""
     runtime = build_runtime(cfg)
+    if runtime.world_size > 1:  # gradients would not be averaged: better no training than a wrong one
+        raise InputError(
+            f"WORLD_SIZE={runtime.world_size}: training runs in one process; start it without "
+            "torchrun"
+        )
     per_batch = images_per_batch(cfg, runtime)
     data = build_data(cfg)
     cfg = with_structure(cfg)
