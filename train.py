@@ -77,7 +77,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     """`train`; what it opens is closed with `opened`, however it ends."""
     runtime = build_runtime(cfg)
-    if runtime.world_size > 1:  # gradients would not be averaged: better no training than a wrong one
+    if runtime.world_size > 1:  # gradients would not be averaged: rather none than wrong ones
         raise InputError(
             f"WORLD_SIZE={runtime.world_size}: training runs in one process; start it without "
             "torchrun"
