@@ -85,3 +85,10 @@ def _image(expected: dict[str, np.ndarray], index: int) -> tuple[Tensor, Target]
         masks,
     )
     return bgr.flip(-1).permute(2, 0, 1).contiguous(), target
+
+
+def full_size_c4() -> dict[str, Tensor]:
+    """Tensors by our names, in the shapes of the zoo's R50-C4."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        cfg = compose("train", overrides=["experiment=detectron2/r50_c4", "backbone.weights=null"])
+    return dict(build_model(cfg, NUM_CLASSES).state_dict())
