@@ -23,7 +23,8 @@ STRIDES = (16, 32)
 
 
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    files = (CONFIGS / group).rglob("*.yaml")
+    return sorted(file.relative_to(CONFIGS / group).with_suffix("").as_posix() for file in files)
 
 
 @pytest.fixture(scope="module", autouse=True)
