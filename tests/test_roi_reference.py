@@ -38,7 +38,7 @@ coordinate = st.floats(-40, 140, width=32)
 
 
 @every_case
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), min_size=1, max_size=3))
 def test_any_box_agrees_with_loops(case: Case, boxes):
     maps = features(1, 2, 6, 6)
