@@ -122,7 +122,7 @@ def detect(model: MaskRCNN, batch: Batch, runtime: Runtime) -> list[Detections]:
     with runtime.autocast():
         detections = model(batch.images)
     return [
-        rescale(found.cpu(), tuple(sample.image.shape[1:]), sample.original_size)
+        rescale(found.cpu(), (sample.image.shape[1], sample.image.shape[2]), sample.original_size)
         for found, sample in zip(detections, batch.samples, strict=True)
     ]
 
@@ -202,7 +202,7 @@ def build_model(cfg: DictConfig, num_classes: int) -> MaskRCNN:
         roi=plain(cfg.roi),
     )
     if cfg.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model
 
 

@@ -90,6 +90,10 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     if cfg.weights:
         load_weights(model, Path(cfg.weights), data.train)
     config_text = OmegaConf.to_yaml(cfg, resolve=True)
+    if not (Path(cfg.run.dir) / "metrics.json").is_file():  # a finished run has read them all
+        for dataset in {id(d): d for d in (data.train, data.val)}.values():
+            print(dataset.describe())
+            check_images(dataset)
     folder = opened.enter_context(
         RunFolder.open(
             Path(cfg.run.dir),
@@ -102,9 +106,6 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
         print(f"{folder.path}: finished before; run.overwrite=true trains it again")
         print(results_table(folder.read_metrics()))
         return folder.read_metrics()
-    for dataset in {id(d): d for d in (data.train, data.val)}.values():
-        print(dataset.describe())
-        check_images(dataset)
 
     # The parts of a run
     model.to(runtime.device).train()

@@ -260,7 +260,9 @@ def broken_images(
     pool = ThreadPoolExecutor(max(workers, 1))
     try:
         results = pool.map(failure, range(len(dataset)))
-        for error in tqdm(results, "checking images", len(dataset), leave=False, unit="image"):
+        for error in tqdm(
+            results, "checking images", len(dataset), leave=False, unit="image", disable=None
+        ):
             if error is not None:
                 yield error
     finally:

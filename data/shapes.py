@@ -159,7 +159,9 @@ def _write_split(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     size = settings.image_size
-    for number in tqdm(range(count), f"drawing shapes/{split}", leave=False, unit="image"):
+    for number in tqdm(
+        range(count), f"drawing shapes/{split}", leave=False, unit="image", disable=None
+    ):
         generator = np.random.default_rng((settings.seed, stream, number))
         pixels, labels, masks = draw_image(
             size,
