@@ -95,7 +95,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side, not yet padded: the model normalises first and pads with zeros after."""
+    """Samples side by side, not padded yet: the model normalises first, then pads with zeros."""
 
     samples: tuple[Sample, ...]
 
