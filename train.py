@@ -126,7 +126,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     start, seconds = _resume(folder, model, optimizer, keeper)
     tracker = opened.enter_context(Tracker(folder.path, start_step=start, active=runtime.is_main))
     tracker.text("config", f"```yaml\n{config_text}\n```")
-    _announce(cfg, model, base_lr, per_batch, len(data.train))
+    _announce(cfg, model, runtime, base_lr, per_batch, len(data.train))
     batches = train_loader(
         data.train,
         data.train_transform,
@@ -270,7 +270,12 @@ def _resume(
 
 
 def _announce(
-    cfg: DictConfig, model: MaskRCNN, base_lr: float, per_batch: int, images: int
+    cfg: DictConfig,
+    model: MaskRCNN,
+    runtime: Runtime,
+    base_lr: float,
+    per_batch: int,
+    images: int,
 ) -> None:
     """What is in effect, in a few lines: people compare it with what they meant."""
     schedule = cfg.schedule
@@ -281,7 +286,7 @@ def _announce(
         f"{schedule.steps} steps of {schedule.images_per_step} images ({epochs:.1f} epochs), "
         f"{per_batch} at once; learning rate {base_lr:g} "
         f"(stated {schedule.lr:g} per 16 images), {schedule.shape}, "
-        f"warm-up {schedule.warmup_steps} steps; {cfg.precision}"
+        f"warm-up {schedule.warmup_steps} steps; {runtime.precision}"
     )
 
 

@@ -96,7 +96,8 @@ def start_runtime(
 
     Args:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
-        precision: "float32", "bfloat16", or "float16" (CUDA only).
+        precision: "float32", "bfloat16", "float16" (CUDA only), or "auto": bfloat16 on a CPU that
+            computes it natively, float32 elsewhere.
         threads: CPU threads of one operation; None leaves PyTorch's own choice.
         deterministic: allow only operations that give the same bits every time.
 
@@ -105,7 +106,7 @@ def start_runtime(
     """
     world_size, rank, local_rank = _ranks()
     chosen = _device(device, local_rank if world_size > 1 else None)
-    _check_precision(precision, chosen)
+    precision = _precision(precision, chosen)
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads={threads}: give 1 or more, or null for PyTorch's choice")
@@ -155,13 +156,21 @@ def _device(wanted: str, local_rank: int | None) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _check_precision(precision: str, device: torch.device) -> None:
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={precision}: unknown; choose one of {', '.join(PRECISIONS)}")
-    if precision == "float16" and device.type != "cuda":
+def _precision(wanted: str, device: torch.device) -> str:
+    """The number format named, or the quickest that loses nothing that matters."""
+    if wanted == "auto":
+        # Emulated bfloat16 is far slower than float32, so the CPU must have instructions for it.
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return "bfloat16" if device.type == "cpu" and native() else "float32"
+    if wanted not in PRECISIONS:
+        raise InputError(
+            f"precision={wanted}: unknown; choose one of {', '.join(('auto', *PRECISIONS))}"
+        )
+    if wanted == "float16" and device.type != "cuda":
         raise InputError(
             f"precision=float16: not for device {device.type}; choose bfloat16 or float32"
         )
+    return wanted
 
 
 def _set_determinism(deterministic: bool) -> None:
