@@ -26,6 +26,7 @@ def words(folder: Path, drawings: Path, *overrides: str) -> list[str]:
         "data.train_images=4",
         "data.val_images=2",
         f"run.dir={folder}",
+        "precision=float32",  # the same numbers on every machine
         "run.progress=false",
         *overrides,
     ]

@@ -151,3 +151,13 @@ def test_two_processes_share_what_they_have(tmp_path: Path) -> None:
             "average": {"loss": 0.5, "lr": 0.5},
             "broadcast": "from 0",
         }
+
+
+def test_auto_precision_is_bfloat16_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for native, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda n=native: n, raising=False
+        )
+        assert start_runtime(device="cpu", precision="auto").precision == precision
