@@ -248,7 +248,8 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
     model = build_model(cfg, len(data.val.categories))
     load_weights_into(model, checkpoint.model, path)
-    return _evaluate_and_write(cfg, model, data, runtime, path.parent)
+    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return _evaluate_and_write(cfg, model, data, runtime, run)
 
 
 def evaluate_weights(cfg: DictConfig) -> dict[str, float]:
