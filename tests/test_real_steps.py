@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from data.loader import eval_loader
+from engine.runtime import start_runtime
 from evaluate import build_data, build_model
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
@@ -36,9 +37,11 @@ def test_losses_are_finite_and_fall(shared: Path, backbone: str, stride: int, po
     batch = next(iter(eval_loader(data.train, data.eval_transform)))
     assert min(batch.images[0].shape[1:]) == 800
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    runtime = start_runtime(device="cpu", precision="auto")
     totals = []
     for _ in range(STEPS):
-        losses = model(batch.images, batch.targets)
+        with runtime.autocast():
+            losses = model(batch.images, batch.targets)
         assert set(losses) == {"loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box", "loss_mask"}
         assert all(torch.isfinite(value) for value in losses.values()), losses
         total = sum(losses.values())
