@@ -1,0 +1,367 @@
+"""What a pooler does with one box, as things to draw: taken from the plan the op computes with.
+
+Nothing here knows how a pooler rounds or samples. Each `Pooler` names the function of `ops` that
+makes its plan; box, bins, points, weights and coverage are read off that plan.
+
+Coordinates are continuous feature coordinates, in cells: cell (x, y) covers ``[x, x + 1)`` by
+``[y, y + 1)``, so the centre of cell 9 is 9.5. Only `Scene.box` is in image pixels.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from ops.errors import InputError
+from ops.prroi_pool import integral_axis, prroi_pool
+from ops.roi_align import pooled, roi_align, sampled
+from ops.roi_plan import AxisPlan, Grid, RoIPlan, at_least, grid, round_half_away
+from ops.roi_pool import cells, roi_pool
+from ops.roi_warp import corner_sampled, roi_warp
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+Cell = tuple[int, int]  # x, y
+Cells = frozenset[Cell]
+
+WORDS = (
+    "pool",
+    "pool_floor",
+    "warp",
+    "warp_floor",
+    "warp_mnc",
+    "align",
+    "align_thirds",
+    "align_adaptive",
+    "prroi",
+)
+
+
+@dataclass(frozen=True)
+class Pooler:
+    """A pooler with its settings.
+
+    Attributes:
+        word: how the command line calls it.
+        title, subtitle: how a figure names it and what is particular about it.
+        agg: "avg" or "max".
+        op: ``op(features, rois, output_size, spatial_scale)``.
+        plan: the plan that `op` computes with, of a grid of boxes.
+        sampled: whether its plan holds bilinear samples (else whole cells, or an integral).
+    """
+
+    word: str
+    title: str
+    subtitle: str
+    agg: str
+    op: Callable[..., Tensor]
+    plan: Callable[[Grid], RoIPlan]
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One box on one image, and the map under it.
+
+    Attributes:
+        box: x1 y1 x2 y2 in image pixels.
+        image_size: (height, width) in pixels.
+        stride: image pixels per feature cell.
+        output_size: (rows, columns) of bins.
+    """
+
+    box: Box
+    image_size: tuple[int, int]
+    stride: int
+    output_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        x1, y1, x2, y2 = self.box
+        if not (x1 < x2 and y1 < y2):
+            raise InputError(f"box: {self.box} has no area; give x1 y1 x2 y2 with x1 < x2, y1 < y2")
+        if min(self.image_size) < 1 or self.stride < 1:
+            raise InputError("image size and stride: give whole numbers of at least 1")
+        if min(self.output_size) < 1:
+            raise InputError(f"output size: {self.output_size}; give at least 1 bin")
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(rows, columns) of the feature map; an unfinished cell at the border counts."""
+        return -(-self.image_size[0] // self.stride), -(-self.image_size[1] // self.stride)
+
+    def blank(self) -> Tensor:
+        """A map of zeros ``[1, 1, H, W]``, for the sizes alone."""
+        return torch.zeros(1, 1, *self.map_size, dtype=torch.float64)
+
+    def rois(self) -> Tensor:
+        """float64 ``[1, 5]``: image index 0 and the box."""
+        return torch.tensor([[0.0, *self.box]], dtype=torch.float64)
+
+    def grid(self, output_size: tuple[int, int] | None = None) -> Grid:
+        return grid(self.blank(), self.rois(), output_size or self.output_size, 1 / self.stride)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One bilinear sample: where it lies, the cells it reads, and their weights (same order)."""
+
+    x: float
+    y: float
+    cells: tuple[Cell, ...]
+    weights: tuple[float, ...]
+
+    def value(self, features: Tensor) -> float:
+        """The sample's value on a map ``[H, W]``."""
+        read = zip(self.cells, self.weights, strict=True)
+        return sum(weight * float(features[y, x]) for (x, y), weight in read)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Cells by what becomes of them.
+
+    Attributes:
+        inside: cells that the true box overlaps.
+        read: cells that some output reads with a weight other than zero.
+        lost_mapping: inside, unread, and outside the box as the pooler maps it to the grid.
+        lost_cutting: inside, unread, although within the mapped box: cut off with the bins.
+        foreign: read, although the true box does not touch them.
+    """
+
+    inside: Cells
+    read: Cells
+    lost_mapping: Cells
+    lost_cutting: Cells
+    foreign: Cells
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What `pooler` does in `scene`."""
+
+    pooler: Pooler
+    scene: Scene
+
+    @cached_property
+    def plan(self) -> RoIPlan:
+        return self.pooler.plan(self.scene.grid())
+
+    @cached_property
+    def box(self) -> Box:
+        """The true box, in cells."""
+        x1, y1, x2, y2 = self.scene.grid().boxes[0].tolist()
+        return x1, y1, x2, y2
+
+    @cached_property
+    def mapped(self) -> Box:
+        """The box as the pooler maps it to the grid: what a single bin of it would be."""
+        (whole,) = _bins(self.pooler.plan(self.scene.grid((1, 1))))
+        return whole[0]
+
+    @cached_property
+    def bins(self) -> tuple[tuple[Box, ...], ...]:
+        """``bins[i][j]``: row i, column j of the output."""
+        return _bins(self.plan)
+
+    @property
+    def bin_size(self) -> tuple[float, float]:
+        """(width, height) of the first bin, in cells."""
+        x1, y1, x2, y2 = self.bins[0][0]
+        return x2 - x1, y2 - y1
+
+    def points(self, i: int, j: int) -> tuple[Point, ...]:
+        """The samples of bin (i, j), row by row."""
+        rows, columns = _samples(self.plan.rows, i), _samples(self.plan.columns, j)
+        return tuple(_point(row, column) for row in rows for column in columns)
+
+    @cached_property
+    def all_points(self) -> tuple[Point, ...]:
+        rows, columns = self.scene.output_size
+        return tuple(p for i in range(rows) for j in range(columns) for p in self.points(i, j))
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        return coverage(self.plan, self.box, self.mapped, self.scene.map_size)
+
+    def cells_without_point(self) -> Cells:
+        """Cells inside the true box in which no sample lies."""
+        return self.coverage.inside - {(int(p.x // 1), int(p.y // 1)) for p in self.all_points}
+
+    def values(self, features: Tensor) -> Tensor:
+        """The op's own output ``[rows, columns]`` on a map ``[H, W]``."""
+        maps = features[None, None].to(torch.float64)
+        scale = 1 / self.scene.stride
+        return self.pooler.op(maps, self.scene.rois(), self.scene.output_size, scale)[0, 0]
+
+
+def choose(
+    word: str, *, sampling_ratio: int = 2, aligned: bool = True, agg: str | None = None
+) -> Pooler:
+    """The pooler of a word of `WORDS`.
+
+    Args:
+        sampling_ratio: samples per bin and axis, where it has samples; 0 adapts to the RoI.
+        aligned: of RoIAlign and RoIWarp, see `ops.roi_align.roi_align`.
+        agg: "avg" or "max"; None is each one's own (RoIPool and MNC's RoIWarp: max).
+
+    Raises:
+        InputError: an unknown word, or a setting that the pooler does not have.
+    """
+    if word not in WORDS:
+        raise InputError(f"pooler: {word!r} is unknown; choose {', '.join(WORDS)}")
+    if word.startswith("pool"):
+        return _pool("floor" if word == "pool_floor" else "caffe", agg)
+    if word == "prroi":
+        return _prroi(agg)
+    if word == "warp_mnc":
+        return _warp_mnc(sampling_ratio, agg or "max")
+    if word.startswith("warp"):
+        return _warp(word, sampling_ratio, aligned, agg or "avg")
+    return _align(word, sampling_ratio, aligned, agg or "avg")
+
+
+def _pool(rounding: str, agg: str | None) -> Pooler:
+    if agg not in (None, "max"):
+        raise InputError(f"agg: RoIPool takes the maximum, not {agg!r}; leave it out")
+    word, subtitle = {
+        "caffe": ("pool", "box and bins rounded"),
+        "floor": ("pool_floor", "box and bins cut down"),
+    }[rounding]
+    op = partial(roi_pool, rounding=rounding)
+    return Pooler(word, "RoIPool", subtitle, "max", op, partial(_cells, rounding=rounding), False)
+
+
+def _cells(area: Grid, rounding: str) -> RoIPlan:
+    return cells(area, rounding)
+
+
+def _prroi(agg: str | None) -> Pooler:
+    if agg not in (None, "avg"):
+        raise InputError(f"agg: PrRoIPool is a mean, not {agg!r}; leave it out")
+
+    def plan(area: Grid) -> RoIPlan:
+        rows, columns = integral_axis(*area.along(0)), integral_axis(*area.along(1))
+        return RoIPlan(area.image, rows, columns)
+
+    return Pooler(
+        "prroi", "PrRoIPool", "the exact mean over each bin", "avg", prroi_pool, plan, False
+    )
+
+
+def _warp_mnc(samples: int, agg: str) -> Pooler:
+    def plan(area: Grid) -> RoIPlan:
+        return corner_sampled(area.with_boxes(round_half_away(area.boxes)), samples)
+
+    op = partial(roi_warp, sampling_ratio=samples, agg=agg, mode="mnc")
+    return Pooler("warp_mnc", "RoIWarp (MNC)", "box rounded, corner samples", agg, op, plan, True)
+
+
+def _warp(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
+    """RoIWarp of the paper's table; or, for teaching, with the box cut down instead of rounded."""
+    whole = torch.floor if word == "warp_floor" else round_half_away
+
+    def plan(area: Grid) -> RoIPlan:
+        start = whole(area.boxes[:, :2])
+        size = area.boxes[:, 2:] - area.boxes[:, :2]
+        end = start + size.floor() if word == "warp_floor" else whole(area.boxes[:, 2:])
+        boxes = torch.cat((start, start + at_least(end - start, 1)), dim=1)
+        return sampled(area.with_boxes(boxes), samples, aligned)
+
+    if word == "warp_floor":
+        op = partial(_from_plan, plan=plan, agg=agg)
+        return Pooler(word, "RoIWarp", "box cut down, bins exact", agg, op, plan, True)
+    op = partial(roi_warp, sampling_ratio=samples, aligned=aligned, agg=agg)
+    return Pooler(word, "RoIWarp", "box rounded, bins exact", agg, op, plan, True)
+
+
+def _from_plan(
+    features: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    *,
+    plan: Callable[[Grid], RoIPlan],
+    agg: str,
+) -> Tensor:
+    """Pool by a plan that no op of ours makes."""
+    return pooled(features, plan(grid(features, rois, output_size, spatial_scale)), agg)
+
+
+def _align(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
+    placement = "thirds" if word == "align_thirds" else "uniform"
+    samples = 0 if word == "align_adaptive" else samples
+    op = partial(roi_align, sampling_ratio=samples, aligned=aligned, agg=agg, placement=placement)
+
+    def plan(area: Grid) -> RoIPlan:
+        return sampled(area, samples, aligned, placement)
+
+    return Pooler(word, "RoIAlign", "nothing rounded", agg, op, plan, True)
+
+
+def coverage(plan: RoIPlan, box: Box, mapped: Box, map_size: tuple[int, int]) -> Coverage:
+    """Sort the cells that a plan of one RoI reads or leaves.
+
+    Args:
+        box, mapped: the true box and the pooler's, in continuous coordinates.
+        map_size: (rows, columns) of the map.
+    """
+    rows, columns = map_size
+    inside = frozenset((x, y) for x, y in overlapped(box) if 0 <= x < columns and 0 <= y < rows)
+    read = frozenset((x, y) for x in _read(plan.columns) for y in _read(plan.rows))
+    lost, kept = inside - read, overlapped(mapped)
+    return Coverage(inside, read, lost - kept, lost & kept, read - inside)
+
+
+def overlapped(box: Box) -> Cells:
+    """Cells that a box shares some area with, on a map without end."""
+    x1, y1, x2, y2 = box
+    columns = range(math.floor(x1), math.ceil(x2))
+    return frozenset((x, y) for y in range(math.floor(y1), math.ceil(y2)) for x in columns)
+
+
+def _read(axis: AxisPlan) -> set[int]:
+    """Cells of one axis with a weight other than zero in some bin."""
+    cells, weights = axis.averaged()
+    return set(cells[0][weights[0] != 0].tolist())
+
+
+def _bins(plan: RoIPlan) -> tuple[tuple[Box, ...], ...]:
+    rows, columns = plan.rows.bins[0].tolist(), plan.columns.bins[0].tolist()
+    return tuple(tuple((x1, y1, x2, y2) for x1, x2 in columns) for y1, y2 in rows)
+
+
+_AxisSample = tuple[float, list[int], list[float]]  # place, cells, weights
+
+
+def _samples(axis: AxisPlan, i: int) -> list[_AxisSample]:
+    """The samples of bin i along one axis."""
+    return [
+        (axis.points[0, i, k].item(), axis.cells[0, i, k].tolist(), axis.weights[0, i, k].tolist())
+        for k in range(int(axis.counts[0, i]))
+    ]
+
+
+def _point(row: _AxisSample, column: _AxisSample) -> Point:
+    """The sample at a row's and a column's place; cells row by row (TL, TR, BL, BR)."""
+    y, ys, v = row
+    x, xs, u = column
+    cells = tuple((cx, cy) for cy in ys for cx in xs)
+    return Point(x, y, cells, tuple(wy * wx for wy in v for wx in u))
+
+
+def bump(map_size: tuple[int, int], around: Box) -> Tensor:
+    """A map float64 ``[H, W]`` between 0 and 1 in steps of 0.01, as if an object lay in `around`.
+
+    A made-up response for the drawings: two blobs and a slope. Steps of 0.01, so that the numbers
+    printed in the cells are the numbers computed with.
+    """
+    rows, columns = map_size
+    x1, y1, x2, y2 = around
+    y = (torch.arange(rows, dtype=torch.float64)[:, None] + 0.5 - y1) / (y2 - y1)
+    x = (torch.arange(columns, dtype=torch.float64) + 0.5 - x1) / (x2 - x1)
+    head = 0.75 * torch.exp(-(((x - 0.3) / 0.3) ** 2) - ((y - 0.3) / 0.35) ** 2)
+    tail = 0.85 * torch.exp(-(((x - 0.75) / 0.25) ** 2) - ((y - 0.65) / 0.3) ** 2)
+    slope = 0.1 + 0.04 * torch.sin(5 * x + 3 * y)
+    return (head + tail + slope).clamp(0, 1).mul(100).round() / 100
