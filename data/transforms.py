@@ -71,7 +71,7 @@ def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
 
     Objects outside are dropped. An object that the window cuts keeps the part inside, and its box
     is drawn tight around that part; without masks the box itself is clipped. A part less than a
-    pixel wide or high is dropped too.
+    pixel wide or high is dropped too. Proposals are clipped, and dropped where nothing is left.
     """
     x1, y1, x2, y2 = window
     size = (y2 - y1, x2 - x1)
@@ -90,7 +90,15 @@ def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
             masks[index], boxes[index] = part[0], torch.tensor(part[1])
         kept[index] = bool((boxes[index, 2:] - boxes[index, :2]).min() >= 1)
     left = tuple(mask for mask, keep in zip(masks, kept.tolist(), strict=False) if keep)
-    return replace(moved, target=Target(boxes[kept], target.labels[kept], left))
+    cut = Target(boxes[kept], target.labels[kept], left)
+    return replace(moved, target=cut, proposals=_cut_proposals(moved.proposals, size))
+
+
+def _cut_proposals(proposals: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    if proposals is None:
+        return None
+    clipped = clip(proposals, size)
+    return clipped[is_nonempty(clipped)]
 
 
 def random_crop(sample: Sample, edge: int, generator: np.random.Generator) -> Sample:
@@ -217,11 +225,16 @@ def _image(pixels: np.ndarray) -> Tensor:
 def _mapped(
     sample: Sample, image: Tensor, scale: tuple[float, float], shift: tuple[float, float]
 ) -> Sample:
-    """The sample with `image`, its target carried by x -> scale x + shift on each axis (x, y)."""
-    boxes = _map_boxes(sample.target.boxes.double().numpy(), scale, shift)
+    """The sample with `image`, its target and proposals carried by x -> scale x + shift on each
+    axis (x, y)."""
+
+    def carry(boxes: Tensor) -> Tensor:
+        return torch.from_numpy(_map_boxes(boxes.double().numpy(), scale, shift)).float()
+
     masks = tuple(_map_mask(mask, scale, shift) for mask in sample.target.masks)
-    target = replace(sample.target, boxes=torch.from_numpy(boxes).float(), masks=masks)
-    return replace(sample, image=image, target=target)
+    target = replace(sample.target, boxes=carry(sample.target.boxes), masks=masks)
+    proposals = None if sample.proposals is None else carry(sample.proposals)
+    return replace(sample, image=image, target=target, proposals=proposals)
 
 
 def _map_boxes(

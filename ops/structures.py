@@ -11,7 +11,7 @@ The house conventions, stated here once:
   and exists inside the classifier alone. COCO's category ids live in the data set's files only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,12 +85,26 @@ class Sample:
         target: in the pixels of `image`.
         image_id: COCO's id of the image.
         original_size: (height, width) of the file, the frame in which results are reported.
+        proposals: boxes float32 ``[P, 4]`` in the pixels of `image`, best first, for a network that
+            is given its proposals; None for one that makes its own.
     """
 
     image: Tensor
     target: Target
     image_id: int
     original_size: tuple[int, int]
+    proposals: Tensor | None = None
+
+    def to(self, device: object) -> "Sample":
+        """Image, target and proposals on `device`; segmentations stay on the host."""
+        return self._moved(lambda t: t.to(device, non_blocking=True), self.target.to(device))  # type: ignore[call-overload]
+
+    def pin_memory(self) -> "Sample":
+        return self._moved(Tensor.pin_memory, self.target.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor], target: Target) -> "Sample":
+        proposals = None if self.proposals is None else move(self.proposals)
+        return replace(self, image=move(self.image), target=target, proposals=proposals)
 
 
 @dataclass(frozen=True)
@@ -107,25 +121,17 @@ class Batch:
     def targets(self) -> list[Target]:
         return [sample.target for sample in self.samples]
 
+    @property
+    def proposals(self) -> list[Tensor] | None:
+        """Those of each sample, or None where samples come without."""
+        given = [sample.proposals for sample in self.samples if sample.proposals is not None]
+        return given if given and len(given) == len(self.samples) else None
+
     def to(self, device: object) -> "Batch":
-        return Batch(
-            tuple(
-                replace(
-                    s,
-                    image=s.image.to(device, non_blocking=True),  # type: ignore[call-overload]
-                    target=s.target.to(device),
-                )
-                for s in self.samples
-            )
-        )
+        return Batch(tuple(sample.to(device) for sample in self.samples))
 
     def pin_memory(self) -> "Batch":
-        return Batch(
-            tuple(
-                replace(s, image=s.image.pin_memory(), target=s.target.pin_memory())
-                for s in self.samples
-            )
-        )
+        return Batch(tuple(sample.pin_memory() for sample in self.samples))
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> "Batch":

@@ -1,6 +1,7 @@
 """Pixels and targets move together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from data.transforms import (
 )
 from ops.errors import InputError
 from ops.masks import mask_targets
-from ops.structures import Bitmap, Polygons, Sample, Target
+from ops.structures import Batch, Bitmap, Polygons, Sample, Target
 
 
 def bright_boxes(height: int = 40, width: int = 60) -> Sample:
@@ -296,3 +297,51 @@ def test_bad_settings_are_refused_by_name(settings: dict, named: str) -> None:
     assert str(caught.value).startswith(named) and "give" in str(caught.value)
     with pytest.raises(InputError, match=r"data\.eval_transform\.scale=0"):
         EvalTransform(None, scale=0)
+
+
+def with_proposals(*boxes: list[float]) -> Sample:
+    """`bright_boxes` with its own rectangle as the best proposal, then `boxes`."""
+    sample = bright_boxes()
+    proposals = torch.tensor([sample.target.boxes[0].tolist(), *boxes], dtype=torch.float32)
+    return replace(sample, proposals=proposals)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        horizontal_flip,
+        vertical_flip,
+        lambda s: resize(s, (80, 90)),
+        lambda s: horizontal_flip(resize(vertical_flip(s), (100, 77))),
+        lambda s: crop(s, (5, 3, 50, 30)),
+        lambda s: vertical_flip(crop(resize(s, (60, 120)), (10, 7, 100, 50))),
+        lambda s: EvalTransform(short_edge=33)(s),
+        lambda s: TrainTransform(short_edges=[30, 50], long_edge=90)(s, np.random.default_rng(3)),
+    ],
+)
+def test_proposals_go_where_the_boxes_of_the_target_go(move: Callable[[Sample], Sample]) -> None:
+    moved = move(with_proposals([13.5, 9, 20, 16.25]))
+    assert moved.proposals is not None and moved.proposals.dtype == torch.float32
+    assert torch.equal(moved.proposals[0], moved.target.boxes[0])
+    x1, y1, x2, y2 = moved.proposals[1].tolist()
+    assert 0 <= x1 < x2 <= moved.image.shape[2] and 0 <= y1 < y2 <= moved.image.shape[1]
+    assert move(bright_boxes()).proposals is None
+
+
+def test_cropping_clips_proposals_drops_the_empty_and_keeps_the_order() -> None:
+    sample = with_proposals([0, 0, 10, 40], [0, 0, 60, 40], [58, 10, 60, 20])
+    cut = crop(sample, (20, 10, 50, 40)).proposals
+    assert cut is not None
+    assert cut.tolist() == [[0, 0, 16, 10], [0, 0, 30, 30]]
+    gone = crop(sample, (10, 30, 11, 31)).proposals
+    assert gone is not None and gone.tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_batch_has_proposals_where_its_samples_have() -> None:
+    some, none = with_proposals(), bright_boxes()
+    empty = replace(none, proposals=torch.zeros(0, 4))
+    assert Batch.collate([none, none]).proposals is None
+    given = Batch.collate([some, empty]).to("cpu").proposals
+    assert given is not None and [p.shape for p in given] == [(1, 4), (0, 4)]
+    elsewhere = Batch.collate([some]).to("meta").proposals
+    assert elsewhere is not None and elsewhere[0].device.type == "meta"
