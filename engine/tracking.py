@@ -2,7 +2,8 @@
 
 TensorBoard shows a sample of long curves; the JSON lines are complete. Tags: ``train/loss`` and
 ``train/loss_*``, ``train/lr``, ``train/data_seconds``, ``train/step_seconds``, ``val/...`` and the
-figures of evaluation (``bbox/AP`` ...) under their own names.
+figures of evaluation (``bbox/AP`` ...) under their own names; ``pr/<kind>/IoU<50 or 75>`` are
+precision-recall curves. The run's hyperparameters stand in its own event file, without a sub-run.
 """
 
 import json
@@ -15,9 +16,12 @@ import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from engine import dashboard
+from engine.coco_eval import NO_OBJECTS
 from engine.run_folder import dump_json, write_text
 
 HISTORY = "metrics.jsonl"
+FAILED = ".failed"
 
 
 class Tracker:
@@ -34,9 +38,13 @@ class Tracker:
         """
         self._events: SummaryWriter | None = None
         self._history: IO[str] | None = None
+        self._folder = folder
+        self._ended = False
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob(f"events.out.tfevents.*{FAILED}"):
+            earlier.unlink()
         _keep_history(folder / HISTORY, start_step)
         self._history = (folder / HISTORY).open("a", encoding="utf-8")
         interrupted = any(folder.glob("events.out.tfevents.*"))
@@ -45,13 +53,21 @@ class Tracker:
             str(folder), purge_step=first_again if interrupted else None, flush_secs=30
         )
 
+    def session(self, hyperparameters: Mapping[str, dashboard.Value], group: str) -> None:
+        """Record the run's settings; runs that share `group` (a cell's seeds) are averaged."""
+        self._summary(dashboard.session_start(hyperparameters, group), 0)
+
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Record numbers after `step` steps, each under its tag."""
+        """Record numbers after `step` steps, each under its tag.
+
+        COCO's mark for a figure over no objects is no number to draw: the JSON lines alone have it.
+        """
         if self._events is None or self._history is None:
             return
         numbers = {tag: float(value) for tag, value in values.items()}
         for tag, value in numbers.items():
-            self._events.add_scalar(tag, value, step)
+            if not (value == NO_OBJECTS and tag.startswith(("bbox/", "segm/"))):
+                self._events.add_scalar(tag, value, step)
         self._history.write(dump_json({"step": step, **numbers}) + "\n")
         self._history.flush()
 
@@ -59,15 +75,24 @@ class Tracker:
         """Record pictures, uint8 RGB ``[H, W, 3]`` of any sizes, as ``tag/0``, ``tag/1``, ..."""
         if self._events is None:
             return
-        writer = self._events._get_file_writer()
         for index, picture in enumerate(pictures):
             value = Summary.Value(tag=f"{tag}/{index}", image=_encoded(picture))
-            writer.add_summary(Summary(value=[value]), step)
+            self._summary(Summary(value=[value]), step)
+
+    def pr_curves(self, precision: Mapping[str, np.ndarray], step: int) -> None:
+        """Record precision against recall; see `engine.dashboard.pr_curves`."""
+        self._summary(dashboard.pr_curves(precision), step)
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Record a text in Markdown."""
         if self._events is not None:
             self._events.add_text(tag, text, step)
+
+    def finish(self) -> None:
+        """Record that the run succeeded, and close the files."""
+        self._summary(dashboard.session_end(success=True), 0)
+        self._ended = True
+        self.close()
 
     def close(self) -> None:
         """Write out what is pending and close the files."""
@@ -79,8 +104,17 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if error is not None and self._events is not None and not self._ended:
+            # TensorBoard keeps the first ending that it reads of a run: this one is a file of its
+            # own, which goes when the run goes on.
+            ending = dashboard.session_end(success=False)
+            dashboard.write_events(self._folder, [ending], FAILED)
+
+    def _summary(self, summary: Summary, step: int) -> None:
+        if self._events is not None:
+            self._events._get_file_writer().add_summary(summary, step)
 
 
 def _encoded(picture: np.ndarray) -> Summary.Image:

@@ -1,0 +1,247 @@
+"""What TensorBoard's dashboards read: its protocol messages, and the board of a whole family.
+
+A run writes its own hyperparameters and precision-recall curves (`engine.tracking`). A family of
+runs gets one event file more, in ``_summary/``: which hyperparameters and figures there are to
+compare, charts that lay the runs over one another, and the report's table.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.pr_curve import metadata as pr_curve
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from engine.coco_eval import AP_FIGURES
+from engine.run_folder import replacing
+
+Value = str | float | bool
+BOARD = "_summary"
+KINDS = {"bbox": "box", "segm": "mask"}
+PR_THRESHOLDS = {"50": 0, "75": 5}  # AP's name of an IoU threshold, its place in .50:.05:.95
+LOSSES = ("loss", "loss_cls", "loss_box", "loss_mask", "loss_rpn_cls", "loss_rpn_box")
+POOLERS = {
+    "roi_pool": "RoIPool",
+    "roi_warp": "RoIWarp",
+    "roi_align": "RoIAlign",
+    "prroi_pool": "PrRoIPool",
+}
+FIXED_AGGREGATION = {"roi_pool": "max", "prroi_pool": "avg"}  # of those that have no setting for it
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
+    """The settings in which runs are compared, from a run's configuration.
+
+    A run that trains proposals alone has no pooler, and so none is named.
+    """
+    backbone, pooler, schedule = config["backbone"], config["pooler"], config["schedule"]
+    network = _last_word(backbone)
+    size = backbone.get("depth") or "-".join(map(str, backbone.get("blocks", ())))
+    values: dict[str, Value] = {"backbone": f"{network}{size}"}
+    if not config.get("proposals_only"):
+        op = _last_word(pooler)
+        mode = pooler.get("mode", "paper")
+        values["pooler"] = POOLERS.get(op, op) + ("" if mode == "paper" else f" ({mode})")
+        values["agg"] = pooler.get("agg") or FIXED_AGGREGATION.get(op, "")
+    return values | {
+        "stride": config["stride"],
+        "lr": schedule["lr"],
+        "images per step": schedule["images_per_step"],
+        "steps": schedule["steps"],
+        "seed": config["seed"],
+    }
+
+
+def _last_word(part: Mapping[str, Any]) -> str:
+    return part["_target_"].rpartition(".")[-1]
+
+
+# The messages of one run
+
+
+def session_start(values: Mapping[str, Value], group: str) -> Summary:
+    """A run's hyperparameters; TensorBoard averages the runs that share a `group`."""
+    info = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+    for name, value in values.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, str):
+            info.hparams[name].string_value = value
+        else:
+            info.hparams[name].number_value = value
+    data = plugin_data_pb2.HParamsPluginData(session_start_info=info)
+    return _hparams(hparams.SESSION_START_INFO_TAG, data)
+
+
+def session_end(success: bool) -> Summary:
+    """How a run ended."""
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    return _hparams(hparams.SESSION_END_INFO_TAG, data)
+
+
+def pr_curves(precision: Mapping[str, np.ndarray]) -> Summary:
+    """Precision against recall at IoU .50 and .75, the mean over the classes that have objects.
+
+    TensorBoard's curves are indexed by a score threshold; COCO's are by recall, so the threshold
+    shown is 1 - recall. The counts it shows beside are percent of the objects, found or missed;
+    those of false positives are not kept in COCO's curve and stay 0.
+
+    Args:
+        precision: of each kind ("bbox", "segm"), ``[10 IoUs, 101 recalls, classes]`` from 0 to 1,
+            -1 for a class without objects.
+    """
+    values = []
+    recall = np.linspace(0.0, 1.0, 101)
+    for kind, by_class in precision.items():
+        present = (by_class >= 0).all(axis=(0, 1))
+        if not present.any():
+            continue
+        for name, index in PR_THRESHOLDS.items():
+            mean = by_class[index][:, present].mean(axis=1)  # [101]
+            found = 100 * recall
+            nothing = np.zeros_like(recall)
+            rows = np.stack([found, nothing, nothing, 100 - found, mean, recall])
+            metadata = pr_curve.create_summary_metadata(
+                display_name=f"{KINDS[kind]}, IoU .{name} (recall-indexed)",
+                description="Mean over the classes at each of COCO's 101 recalls; the threshold "
+                "shown is 1 - recall, the counts are percent of the objects.",
+                num_thresholds=len(recall),
+            )
+            # Thresholds rise, so recalls fall.
+            tensor = make_tensor_proto(rows[:, ::-1].astype(np.float32))
+            values.append(_value(f"pr/{kind}/IoU{name}", metadata, tensor))
+    return Summary(value=values)
+
+
+# The board of a family
+
+
+def write_family_board(folder: Path, report_markdown: str) -> Path:
+    """Write what compares the runs under `folder` into its `_summary/`, in place of an older one.
+
+    Args:
+        folder: a family of runs, such as outputs/demo; those with a config.yaml are counted.
+        report_markdown: shown among the texts.
+
+    Returns:
+        The event file.
+    """
+    configs = sorted(folder.glob("**/config.yaml"))
+    runs = [hyperparameters(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in configs]
+    board = folder / BOARD
+    board.mkdir(parents=True, exist_ok=True)
+    older = list(board.glob("events.out.tfevents.*"))
+    written = write_events(board, [experiment(runs), layout(), text("report", report_markdown)])
+    for path in older:
+        path.unlink()
+    return written
+
+
+def experiment(runs: Iterable[Mapping[str, Value]]) -> Summary:
+    """The hyperparameters that there are, with every value that `runs` have, and the figures."""
+    domains: dict[str, set[Value]] = {}
+    for run in runs:
+        for name, value in run.items():
+            domains.setdefault(name, set()).add(value)
+    metrics = [
+        api_pb2.MetricInfo(
+            name=api_pb2.MetricName(group="", tag=f"{kind}/{figure}"),
+            display_name=f"{title} {figure}",
+            dataset_type=api_pb2.DATASET_VALIDATION,
+        )
+        for kind, title in reversed(KINDS.items())  # masks first, as in the paper
+        for figure in AP_FIGURES
+    ]
+    information = api_pb2.Experiment(
+        description="Runs that share a cell and differ in their seed are averaged.",
+        time_created_secs=time.time(),
+        hparam_infos=[_domain(name, values) for name, values in domains.items()],
+        metric_infos=metrics,
+    )
+    data = plugin_data_pb2.HParamsPluginData(experiment=information)
+    return _hparams(hparams.EXPERIMENT_TAG, data)
+
+
+def _domain(name: str, values: set[Value]) -> api_pb2.HParamInfo:
+    words = any(isinstance(value, str) for value in values)
+    domain = ListValue()
+    domain.extend(sorted(values, key=str if words else float))
+    return api_pb2.HParamInfo(
+        name=name,
+        type=api_pb2.DATA_TYPE_STRING if words else api_pb2.DATA_TYPE_FLOAT64,
+        domain_discrete=domain,
+        differs=len(values) > 1,
+    )
+
+
+def layout() -> Summary:
+    """Charts of the custom scalars' page, each with the same figure of every run in it."""
+    categories = {
+        "Box": {figure: f"bbox/{figure}" for figure in AP_FIGURES},
+        "Mask": {figure: f"segm/{figure}" for figure in AP_FIGURES},
+        "Losses": {name: f"train/{name}" for name in LOSSES},
+        "Validation loss": {name: f"val/{name}" for name in LOSSES},
+    }
+    proto = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(
+                        title=f"{title}: {name}",
+                        multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"]),
+                    )
+                    for name, tag in charts.items()
+                ],
+            )
+            for title, charts in categories.items()
+        ]
+    )
+    tensor = make_tensor_proto(proto.SerializeToString())
+    metadata = custom_scalar.create_summary_metadata()
+    return Summary(value=[_value(custom_scalar.CONFIG_SUMMARY_TAG, metadata, tensor)])
+
+
+def text(tag: str, markdown: str) -> Summary:
+    """A text in Markdown."""
+    metadata = text_metadata.create_summary_metadata(display_name=tag, description="")
+    return Summary(value=[_value(tag, metadata, make_tensor_proto([markdown.encode()]))])
+
+
+def write_events(folder: Path, summaries: Iterable[Summary], suffix: str = "") -> Path:
+    """An event file of its own with `summaries` at step 0, written atomically."""
+    now = time.time()
+    # TensorBoard reads a folder's files in the order of their names, which begin with the time.
+    path = folder / f"events.out.tfevents.{int(now):010d}.{time.time_ns()}{suffix}"
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        for summary in summaries:
+            writer.write(Event(wall_time=now, step=0, summary=summary).SerializeToString())
+        writer.flush()
+    return path
+
+
+def _hparams(tag: str, data: Message) -> Summary:
+    metadata = hparams.create_summary_metadata(data)
+    return Summary(value=[_value(tag, metadata, hparams.NULL_TENSOR)])
+
+
+def _value(tag: str, metadata: SummaryMetadata, tensor: TensorProto) -> Summary.Value:
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
