@@ -57,7 +57,7 @@ from ops.errors import InputError
 from ops.structures import Batch
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
-NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep")
+NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")
 BEST_BY = ("segm/AP", "bbox/AP")  # the first of them that is measured
 
 
@@ -99,6 +99,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             Path(cfg.run.dir),
             config_text,
             overwrite=cfg.run.overwrite,
+            wait=cfg.run.wait,
             ignore=NEUTRAL_SETTINGS,
         )
     )

@@ -20,6 +20,7 @@ from ops.errors import InputError
 # What a run writes beside config.yaml, and so what overwriting it may remove.
 OWN_FILES = (
     "metrics.json",
+    "FAILED",
     "metrics.jsonl",
     "detections.json",
     "events.out.tfevents.*",
@@ -55,6 +56,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def failed(self) -> Path:
+        """Why the last attempt ended, in one line; there only until the run is started again."""
+        return self.path / "FAILED"
+
+    @property
     def detections(self) -> Path:
         return self.path / "detections.json"
 
@@ -81,6 +87,7 @@ class RunFolder:
         config_text: str,
         *,
         overwrite: bool = False,
+        wait: bool = False,
         ignore: Sequence[str] = ("run.overwrite",),
     ) -> "RunFolder":
         """Create the folder, or find out how far the run in it came. One process at a time.
@@ -88,6 +95,7 @@ class RunFolder:
         Args:
             config_text: the run's whole configuration as YAML.
             overwrite: remove the files of an earlier run first.
+            wait: where another process writes this run, wait until it ends.
             ignore: settings that do not make another run, by dotted name or group of names.
 
         Raises:
@@ -97,13 +105,15 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file, not a folder; choose another run.name")
         path.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(path)
+        lock = _take_lock(path, wait)
         try:
             state = _examine(path, config_text, overwrite, ignore)
         except BaseException:
             lock.close()
             raise
-        return RunFolder(path, state, lock)
+        folder = RunFolder(path, state, lock)
+        folder.failed.unlink(missing_ok=True)
+        return folder
 
     def read_metrics(self) -> dict[str, Any]:
         """The finished run's figures."""
@@ -120,11 +130,15 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Let the folder go; an error that ended the run is left in it. Ctrl-C is no failure."""
+        if isinstance(error, Exception) and not self.metrics.exists():
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            write_text(self.failed, kind + " ".join(str(error).split()) + "\n")
         self.close()
 
 
-def _take_lock(path: Path) -> IO[str]:
+def _take_lock(path: Path, wait: bool) -> IO[str]:
     # A record lock, not flock: data workers forked from a killed run must not keep its lock.
     handle = (path / ".lock").open("a+")
     try:
@@ -132,11 +146,14 @@ def _take_lock(path: Path) -> IO[str]:
     except OSError as error:
         handle.seek(0)
         owner = handle.read().strip() or "unknown"
-        handle.close()
-        raise InputError(
-            f"{path}: another process (pid {owner}) is writing this run; wait for it or choose "
-            "another run.name"
-        ) from error
+        if not wait:
+            handle.close()
+            raise InputError(
+                f"{path}: another process (pid {owner}) is writing this run; wait for it (also "
+                "with run.wait=true) or choose another run.name"
+            ) from error
+        print(f"{path}: waits for process {owner}, which is writing this run", flush=True)
+        fcntl.lockf(handle, fcntl.LOCK_EX)
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()

@@ -1,8 +1,11 @@
 """A run's folder: new, unfinished, finished, another's, in use."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,7 @@ def test_overwriting_removes_the_runs_files_and_no_others(tmp_path: Path) -> Non
     folder.checkpoints.mkdir()
     own = [
         folder.metrics,
+        folder.failed,
         folder.detections,
         folder.history,
         folder.last_checkpoint,
@@ -119,26 +123,71 @@ def test_a_damaged_configuration(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def _held_by_another(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that keeps the folder open for as long as its input is."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom engine.run_folder import RunFolder\n"
         "folder = RunFolder.open(Path(sys.argv[1]), sys.argv[2])\nprint('open', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    project = Path(__file__).resolve().parent.parent
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path), CONFIG],
-        cwd=project,
+        [sys.executable, "-c", program, str(path), CONFIG],
+        cwd=Path(__file__).resolve().parent.parent,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
+        yield other
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    with _held_by_another(tmp_path) as other:
         with pytest.raises(InputError, match=rf"another process \(pid {other.pid}\) is writing"):
             _begin(tmp_path)
         other.kill()
         other.wait()
         assert _begin(tmp_path).state == "unfinished"
+
+
+def test_a_process_may_wait_for_the_one_that_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _held_by_another(tmp_path) as other:
+        ending = threading.Timer(0.3, other.kill)
+        ending.start()
+        assert _begin(tmp_path, wait=True).state == "unfinished"
+        assert other.wait() != 0  # it was still there when the waiting began
+        ending.join()
+    assert f"waits for process {other.pid}" in capsys.readouterr().out
+
+
+def _fail(path: Path, error: BaseException) -> RunFolder:
+    with pytest.raises(type(error)), RunFolder.open(path, CONFIG) as folder:
+        raise error
+    return folder
+
+
+def test_an_error_that_ends_the_run_stays_in_its_folder_in_one_line(tmp_path: Path) -> None:
+    assert _fail(tmp_path / "a", RuntimeError("out of\nmemory")).failed.read_text() == (
+        "RuntimeError: out of memory\n"
+    )
+    told = _fail(tmp_path / "b", InputError("data.root: mend it")).failed
+    assert told.read_text() == "data.root: mend it\n"
+
+
+def test_an_interruption_is_no_failure(tmp_path: Path) -> None:
+    assert not _fail(tmp_path, KeyboardInterrupt()).failed.exists()
+
+
+def test_a_run_that_is_started_again_has_not_failed(tmp_path: Path) -> None:
+    failed = _fail(tmp_path, RuntimeError("once")).failed
+    with pytest.raises(InputError, match="another configuration"):
+        _begin(tmp_path, OTHER)
+    assert failed.exists()  # that was another run
+    assert _begin(tmp_path).state == "unfinished"
+    assert not failed.exists()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
