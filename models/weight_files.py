@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from models.restricted_pickle import Refused, load_pickle
 from ops.errors import InputError
+from ops.restricted_pickle import Refused, load_pickle
 
 # What PyTorch before 1.6 begins a file with: a pickled number of its own.
 OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f920")

@@ -17,9 +17,9 @@ from evaluate import evaluate_checkpoint, evaluate_weights
 from models.detectron2_names import detectron2_name
 from models.normalization import MSRA
 from models.resnet import resnet
-from models.restricted_pickle import load_pickle
 from models.weights import structure_of
 from ops.errors import InputError
+from ops.restricted_pickle import load_pickle
 from scripts.import_weights import main as import_weights
 from tests.golden_models import CONFIGS, MODELS, NARROW, full_size_c4
 from train import train
@@ -168,7 +168,7 @@ FULL_SIZE = """
 import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
-from evaluate import build_model, with_structure
+from build import build_model, with_structure
 from models.weight_kinds import open_weights
 from models.weights import load_detector
 with initialize_config_dir(version_base="1.3", config_dir=sys.argv[2]):

@@ -1,4 +1,4 @@
-"""Pickles of weights, read without running anything they carry.
+"""Pickles, read without running anything they carry.
 
 A pickle is a program. This reader gives it numeric NumPy arrays and plain containers to build, and
 nothing else: whatever other name it asks for is refused before it is looked up.
@@ -16,7 +16,7 @@ NUMERIC_KINDS = "biuf"
 
 
 class Refused(pickle.UnpicklingError):
-    """The pickle asks for something that weights do not need; the text names it."""
+    """The pickle asks for more than arrays and containers; the text names it."""
 
 
 def load_pickle(path: Path) -> Any:
