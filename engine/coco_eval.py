@@ -6,16 +6,19 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from engine.matches import Matches, match_detections
 from engine.run_folder import read_json
 from ops.errors import InputError
 from ops.masks import paste_masks
@@ -119,15 +122,38 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
 
 
+@dataclass(frozen=True)
+class CocoEvaluation:
+    """An evaluation's figures and what they come from, by kind ("bbox", "segm").
+
+    Attributes:
+        metrics: see `coco_metrics`.
+        precision: float64 [10 IoU thresholds from .50 to .95, 101 recalls, K classes by id], of
+            objects of all sizes and 100 detections an image; -1 for classes without objects.
+        matches: the fate of every detection.
+    """
+
+    metrics: dict[str, float]
+    precision: dict[str, NDArray[np.float64]]
+    matches: dict[str, Matches]
+
+
 def coco_metrics(
+    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], **settings: Any
+) -> dict[str, float]:
+    """The figures of `coco_evaluation`, which takes the same arguments."""
+    return coco_evaluation(ground_truth, results, **settings).metrics
+
+
+def coco_evaluation(
     ground_truth: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     *,
     iou_types: Sequence[str] = ("bbox", "segm"),
     per_category: bool = False,
     backend: str = "pycocotools",
-) -> dict[str, float]:
-    """COCO's figures of `results` against `ground_truth`; neither is changed.
+) -> CocoEvaluation:
+    """COCO's evaluation of `results` against `ground_truth`; neither is changed.
 
     A mask's size (for APs, APm, APl and the ARs of sizes) is its own area, not its box's, as
     Detectron, detectron2 and torchvision have it: pycocotools alone would take the box's area
@@ -140,8 +166,8 @@ def coco_metrics(
         backend: "pycocotools", or "faster_coco_eval" (the same figures, several times faster).
 
     Returns:
-        ``bbox/AP`` ... ``segm/ARl`` in percent, 0 to 100; -1, as in COCO, where there is no object
-        of that size or category to find.
+        Its metrics are ``bbox/AP`` ... ``segm/ARl`` in percent, 0 to 100; -1, as in COCO, where
+        there is no object of that size or category to find.
 
     Raises:
         InputError: no images, a result of an unknown image or category, a result without mask, an
@@ -154,13 +180,23 @@ def coco_metrics(
             "no detections at all: every AP and AR is 0; train longer, or lower schedule.lr"
         )
     metrics: dict[str, float] = {}
+    precision, matches = {}, {}
     for iou_type in iou_types:
         evaluation = _evaluate(truth, results, iou_type, backend)
+        # [IoU, recall, category, area, detections]: all areas, 100 detections
+        precision[iou_type] = evaluation.eval["precision"][..., 0, -1].copy()
+        matches[iou_type] = match_detections(
+            evaluation.cocoGt.dataset["annotations"],
+            evaluation.cocoDt.dataset["annotations"],
+            evaluation.ious,
+            image_ids=evaluation.params.imgIds,
+            category_ids=evaluation.params.catIds,
+        )
         values = [float(value) for value in evaluation.stats[: len(FIGURES)]]
         metrics |= {f"{iou_type}/{k}": _percent(v) for k, v in zip(FIGURES, values, strict=True)}
         if per_category:
             metrics |= _per_category(evaluation, truth, iou_type)
-    return metrics
+    return CocoEvaluation(metrics, precision, matches)
 
 
 def _percent(value: float) -> float:

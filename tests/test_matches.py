@@ -1,0 +1,238 @@
+"""Match results: equal to pycocotools' own, whatever multiset of the images they are scored on."""
+
+import contextlib
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from engine.coco_eval import CocoEvaluation, coco_evaluation, coco_metrics
+from engine.matches import AREAS, Matches, average_precision, load_matches, save_matches
+from ops.errors import InputError
+
+BACKENDS = ("pycocotools", "faster_coco_eval")
+CATEGORIES = [{"id": k, "name": str(k)} for k in (2, 5, 9)]  # nothing is of the last one
+
+
+def _made_up(seed: int = 0, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Boxes of all sizes, some crowds, and detections shifted, doubled, missing and invented."""
+    draw = np.random.default_rng(seed)
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image in range(1, images + 1):
+        for _ in range(draw.integers(0, 6)):
+            side = draw.choice([15, 40, 70, 150, 200], 2) * draw.uniform(0.7, 1.3, 2)
+            box = [*draw.uniform(0, 300, 2), *side]
+            about = {"image_id": image, "category_id": int(draw.choice([2, 5]))}
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    **about,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(draw.random() < 0.15),
+                }
+            )
+            for _ in range(draw.integers(0, 4)):
+                moved = np.array(box) + draw.normal(0, 0.08, 4) * [*side, *side]
+                score = float(draw.random())
+                results.append({**about, "bbox": moved.clip(1).tolist(), "score": score})
+        for _ in range(draw.integers(0, 5)):
+            about = {"image_id": image, "category_id": int(draw.choice([2, 5, 9]))}
+            box = [*draw.uniform(0, 300, 2), *draw.uniform(5, 200, 2)]
+            results.append({**about, "bbox": box, "score": float(draw.random())})
+    truth = {
+        "images": [{"id": k, "height": 600, "width": 600} for k in range(1, images + 1)],
+        "categories": CATEGORIES,
+        "annotations": annotations,
+    }
+    return truth, results
+
+
+def _by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        # pycocotools takes the id 0 for "unmatched".
+        coco.dataset = {
+            **truth,
+            "annotations": [{**a, "id": k} for k, a in enumerate(truth["annotations"], start=1)],
+        }
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes([dict(r) for r in results]), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def _precision(evaluation: COCOeval, area: int) -> np.ndarray:
+    """AP [T, K] with NaN where pycocotools has -1."""
+    precision = evaluation.eval["precision"][..., area, -1]
+    return np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
+
+
+def _evaluated(seed: int = 0, backend: str = "pycocotools", **size: int) -> CocoEvaluation:
+    return coco_evaluation(*_made_up(seed, **size), iou_types=("bbox",), backend=backend)
+
+
+def _written_out(
+    truth: dict[str, Any], results: list[dict[str, Any]], counts: np.ndarray
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The multiset as a data set: every copy of an image is an image of its own."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for image, count in zip(truth["images"], counts, strict=True):
+        for _ in range(count):
+            number = len(images) + 1
+            images.append({**image, "id": number})
+            for source, copies in ((truth["annotations"], annotations), (results, found)):
+                own = [e for e in source if e["image_id"] == image["id"]]
+                copies += [{**e, "image_id": number} for e in own]
+    return {**truth, "images": images, "annotations": annotations}, found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_each_detection_fares_as_in_pycocotools(seed: int, backend: str) -> None:
+    matches = _evaluated(seed, backend).matches["bbox"]
+    evaluation = _by_pycocotools(*_made_up(seed))
+    seen = 0
+    for entry in evaluation.evalImgs:
+        if entry is None:
+            continue
+        area = [list(r) for r in AREAS.values()].index(list(entry["aRng"]))
+        n = int(np.searchsorted(matches.image_ids, entry["image_id"]))
+        k = int(np.searchsorted(matches.category_ids, entry["category_id"]))
+        own = (matches.images == n) & (matches.classes == k)
+        ignored = entry["dtIgnore"].astype(bool)
+        assert matches.scores[own].tolist() == entry["dtScores"]
+        assert (matches.ignored[area][:, own] == ignored).all()
+        assert (matches.tp[area][:, own] == ((entry["dtMatches"] > 0) & ~ignored)).all()
+        assert matches.objects[area, n, k] == np.count_nonzero(entry["gtIgnore"] == 0)
+        seen += len(entry["dtScores"])
+    assert seen == 4 * len(matches.scores) > 100
+    assert matches.tp[0, 0].any() and matches.ignored[0, 0].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_precision_curves_are_pycocotools_own(backend: str) -> None:
+    expected = _by_pycocotools(*_made_up()).eval["precision"][..., 0, -1]
+    assert _evaluated(backend=backend).precision["bbox"] == pytest.approx(expected, abs=1e-12)
+    assert expected.shape == (10, 101, 3) and (expected[:, :, 2] == -1).all()
+
+
+@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("seed", range(3))
+def test_all_images_once_give_cocos_ap(seed: int, area: str) -> None:
+    ap = average_precision(_evaluated(seed).matches["bbox"], area=area)[0]
+    expected = _precision(_by_pycocotools(*_made_up(seed)), list(AREAS).index(area))
+    np.testing.assert_allclose(ap, expected, rtol=0, atol=1e-9)
+    assert np.isfinite(expected).any()
+
+
+@pytest.mark.parametrize("objects", [7, 14, 25, 28, 50, 58, 100])
+def test_recalls_that_are_met_exactly_count_as_in_pycocotools(objects: int) -> None:
+    # With 100 objects a recall of 0.29 is just reached or just missed by the last bit.
+    boxes = [[40.0 * k, 0.0, 20.0, 20.0] for k in range(objects)]
+    about = {"image_id": 1, "category_id": 2}
+    truth = {
+        "images": [{"id": 1, "height": 20, "width": 4000}],
+        "categories": CATEGORIES[:1],
+        "annotations": [{**about, "id": k, "bbox": b, "area": 400.0} for k, b in enumerate(boxes)],
+    }
+    truth["annotations"] = [{**a, "iscrowd": 0} for a in truth["annotations"]]
+    results = []
+    for k, box in enumerate(boxes):  # every right detection is followed by a wrong one
+        results.append({**about, "bbox": box, "score": 1 - k / 1000})
+        results.append({**about, "bbox": [box[0], 400.0, 5.0, 5.0], "score": 1 - k / 1000 - 1e-4})
+    matches = coco_evaluation(truth, results, iou_types=("bbox",)).matches["bbox"]
+    expected = _precision(_by_pycocotools(truth, results), 0)
+    np.testing.assert_allclose(average_precision(matches)[0], expected, rtol=0, atol=1e-9)
+
+
+def test_counted_images_score_as_the_same_images_written_out() -> None:
+    truth, results = _made_up(seed=5)
+    counts = np.random.default_rng(1).integers(0, 4, (5, len(truth["images"])))
+    got = average_precision(_evaluated(5).matches["bbox"], counts)
+    for row, some in zip(got, counts, strict=True):
+        expected = _precision(_by_pycocotools(*_written_out(truth, results, some)), 0)
+        np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
+
+
+def test_many_multisets_are_each_scored_as_if_alone() -> None:
+    matches = _evaluated(2).matches["bbox"]
+    counts = np.random.default_rng(2).multinomial(12, np.full(12, 1 / 12), 1203)
+    together = average_precision(matches, counts)
+    for b in (0, 499, 500, 1202):
+        alone = average_precision(matches, counts[b : b + 1])[0]
+        np.testing.assert_allclose(together[b], alone, rtol=0, atol=1e-12)
+
+
+def test_a_class_is_absent_where_no_chosen_image_has_it() -> None:
+    matches = _evaluated(images=6).matches["bbox"]
+    with_class = matches.objects[0, :, 0] > 0
+    counts = np.stack([~with_class, with_class]).astype(int)
+    ap = average_precision(matches, counts)
+    assert np.isnan(ap[0, :, 0]).all() and np.isfinite(ap[1, :, 0]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_detections_score_zero(backend: str) -> None:
+    truth, _ = _made_up()
+    evaluation = coco_evaluation(truth, [], iou_types=("bbox",), backend=backend)
+    matches = evaluation.matches["bbox"]
+    assert matches.tp.shape == (4, 10, 0)
+    ap = average_precision(matches)[0]
+    assert (ap[:, :2] == 0).all() and np.isnan(ap[:, 2]).all()
+    assert evaluation.metrics["bbox/AP"] == 0
+
+
+def test_coco_metrics_are_the_evaluations_figures() -> None:
+    truth, results = _made_up()
+    assert coco_metrics(truth, results, iou_types=("bbox",)) == _evaluated().metrics
+
+
+def _equal(a: Matches, b: Matches) -> bool:
+    fields = [field.name for field in dataclasses.fields(Matches)]
+    return all(
+        np.array_equal(getattr(a, f), getattr(b, f)) and getattr(a, f).dtype == getattr(b, f).dtype
+        for f in fields
+    )
+
+
+def test_saved_matches_come_back_and_save_to_the_same_bytes(tmp_path: Path) -> None:
+    matches = {"bbox": _evaluated(1).matches["bbox"], "segm": _evaluated(2).matches["bbox"]}
+    save_matches(tmp_path / "matches.npz", matches)
+    save_matches(tmp_path / "again.npz", matches)
+    back = load_matches(tmp_path / "matches.npz")
+    assert back.keys() == matches.keys()
+    assert all(_equal(back[kind], matches[kind]) for kind in matches)
+    assert (tmp_path / "matches.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.npz", "matches.npz"]
+
+
+def test_both_backends_save_the_same_bytes(tmp_path: Path) -> None:
+    for backend in BACKENDS:
+        save_matches(tmp_path / backend, _evaluated(3, backend).matches)
+    assert (tmp_path / BACKENDS[0]).read_bytes() == (tmp_path / BACKENDS[1]).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None], ids=["empty", "text", "foreign"])
+def test_a_file_that_is_no_match_results_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "matches.npz"
+    if content is None:
+        np.savez(path, **{"bbox/scores": np.zeros(3)})
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"matches\.npz: .*metrics\.json"):
+        load_matches(path)
+
+
+def test_missing_match_results_are_named_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"matches\.npz: no such file; remove metrics\.json"):
+        load_matches(tmp_path / "matches.npz")
