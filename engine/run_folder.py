@@ -23,6 +23,7 @@ OWN_FILES = (
     "FAILED",
     "metrics.jsonl",
     "detections.json",
+    "matches.npz",
     "events.out.tfevents.*",
     "checkpoints/*.pt",
     "checkpoints/.*.tmp",
@@ -63,6 +64,11 @@ class RunFolder:
     @property
     def detections(self) -> Path:
         return self.path / "detections.json"
+
+    @property
+    def matches(self) -> Path:
+        """What came of each detection: see `engine.matches`."""
+        return self.path / "matches.npz"
 
     @property
     def history(self) -> Path:
