@@ -9,37 +9,49 @@ turn a configuration into parts (`build_data`, `build_model`) and the command li
 """
 
 import itertools
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException
-from hydra.types import RunMode
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from build import (
+    build_data,
+    build_model,
+    build_runtime,
+    checkpoint_path,
+    command_line,
+    load_weights,
+    plain,
+    restored_model,
+    with_overrides,
+    with_structure,
+)
 from data.coco import CocoDataset, DataSplits
 from data.loader import eval_loader
 from data.transforms import EvalTransform
-from engine.checkpoint import load_checkpoint, load_weights_into
+from engine.checkpoint import load_checkpoint
 from engine.coco_eval import (
+    CocoEvaluation,
+    coco_evaluation,
     coco_metrics,
     coco_results,
     compare_with_expected,
     read_results,
     results_table,
 )
+from engine.matches import Matches
+from engine.proposal_recall import proposal_recall
 from engine.run_folder import write_json
-from engine.runtime import Runtime, start_runtime
-from models.mask_rcnn import MaskRCNN, build_mask_rcnn
-from models.weight_kinds import open_weights
-from models.weights import FILLED_LATER, load_detector, settle_structure
+from engine.runtime import Runtime
+from models.mask_rcnn import MaskRCNN
 from ops.boxes import rescale
 from ops.errors import InputError
 from ops.structures import Batch, Detections
@@ -49,10 +61,15 @@ LOSS_SEED = 0  # the validation loss samples the same anchors and RoIs every tim
 
 @dataclass(frozen=True)
 class Evaluation:
-    """COCO's figures in percent (and `val/loss` ...), and the detections they come from."""
+    """COCO's figures in percent (and `val/loss` ...), and the detections they come from.
+
+    `precision` and `matches`, by kind: see `engine.coco_eval.CocoEvaluation`; of proposals none.
+    """
 
     metrics: dict[str, float]
     results: list[dict[str, Any]]
+    precision: dict[str, NDArray[np.float64]]
+    matches: dict[str, Matches]
 
 
 def evaluate(
@@ -101,18 +118,22 @@ def evaluate(
                 category_ids=category_ids,
             )
     results = runtime.gather_objects(results)
-    metrics = coco_metrics(
-        dataset.ground_truth(),
-        results,
-        iou_types=("bbox", "segm") if model.roi_heads.mask else ("bbox",),
-        per_category=per_category,
-        backend=backend,
-    )
+    if model.roi_heads is None:
+        scored = CocoEvaluation(proposal_recall(dataset.ground_truth(), results), {}, {})
+    else:
+        scored = coco_evaluation(
+            dataset.ground_truth(),
+            results,
+            iou_types=("bbox", "segm") if model.roi_heads.mask else ("bbox",),
+            per_category=per_category,
+            backend=backend,
+        )
+    metrics = scored.metrics
     if loss_images:
         batches = -(-loss_images // (batch_size * runtime.world_size))
         metrics |= validation_loss(model, itertools.islice(iter(loader), batches), runtime)
     model.train(was_training)
-    return Evaluation(metrics, results)
+    return Evaluation(metrics, results, scored.precision, scored.matches)
 
 
 @torch.no_grad()
@@ -120,7 +141,7 @@ def detect(model: MaskRCNN, batch: Batch, runtime: Runtime) -> list[Detections]:
     """Detections of each image of `batch`, in the pixels of its file, on the CPU."""
     batch = batch.to(runtime.device)
     with runtime.autocast():
-        detections = model(batch.images)
+        detections = model(batch.images, proposals=batch.proposals)
     return [
         rescale(found.cpu(), (sample.image.shape[1], sample.image.shape[2]), sample.original_size)
         for found, sample in zip(detections, batch.samples, strict=True)
@@ -140,95 +161,12 @@ def validation_loss(model: MaskRCNN, batches: Any, runtime: Runtime) -> dict[str
         for batch in batches:
             batch = batch.to(runtime.device)
             with runtime.autocast():
-                losses = model(batch.images, batch.targets)
+                losses = model(batch.images, batch.targets, batch.proposals)
             for name, value in losses.items():
                 sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(value)
             count += 1
     means = {name: total / count for name, total in sums.items()}
     return runtime.average({"val/loss": sum(means.values()), **means})
-
-
-def build_data(cfg: DictConfig) -> DataSplits:
-    """The data set that `cfg.data` describes. Raises InputError for anything wrong with it."""
-    missing = sorted(f"data.{key}" for key in OmegaConf.missing_keys(cfg.data))
-    if missing:
-        raise InputError(f"{', '.join(missing)} is not set: give it on the command line")
-    overrides = {"masks": False} if not cfg.mask else {}
-    return instantiate(cfg.data, **overrides)
-
-
-def with_structure(cfg: DictConfig) -> DictConfig:
-    """`cfg` with what its weights decide about the backbone written out, where it leaves that open.
-
-    A checkpoint keeps the result, and so needs no other file to be built again.
-
-    Raises:
-        InputError: `cfg` states otherwise than the detector that is to fill the whole network.
-    """
-    weights = cfg.weights or cfg.backbone.get("weights")
-    settled = settle_structure(plain(cfg.backbone), weights, whole=bool(cfg.weights))
-    return OmegaConf.merge(cfg, {"backbone": settled})  # type: ignore[return-value]
-
-
-def load_weights(model: MaskRCNN, path: Path, dataset: CocoDataset) -> None:
-    """Fill `model` from a detector's file: ours, for the same categories, or detectron's.
-
-    Raises:
-        InputError: no such file, no detector, other categories, another architecture.
-    """
-    file = open_weights(path)
-    if file.categories is not None:
-        check_categories(file.categories, dataset, path)
-    load_detector(model, file)
-
-
-def build_model(cfg: DictConfig, num_classes: int) -> MaskRCNN:
-    """The network that `cfg` describes, with the data set's number of classes.
-
-    Where `cfg.weights` is to fill all of it, the backbone alone is given no weights before.
-
-    Raises:
-        InputError: unknown stride, weights that cannot be had, and other settings without sense.
-    """
-    model = build_mask_rcnn(
-        backbone=instantiate(cfg.backbone, **({"weights": FILLED_LATER} if cfg.weights else {})),
-        stride=cfg.stride,
-        pooler=instantiate(cfg.pooler),
-        num_classes=num_classes,
-        mask=cfg.mask,
-        head=plain(cfg.head),
-        anchors=plain(cfg.proposals.anchors),
-        rpn=plain(cfg.proposals.rpn),
-        roi=plain(cfg.roi),
-    )
-    if cfg.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return model
-
-
-def instantiate(node: DictConfig, **changes: Any) -> Any:
-    """Hydra's instantiate, with an InputError of ours coming through as it was raised."""
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **changes)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise
-
-
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A configuration node as a plain dict, references resolved."""
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
-
-
-def build_runtime(cfg: DictConfig) -> Runtime:
-    """Device, number format, threads and ranks that `cfg` asks for."""
-    return start_runtime(
-        device=cfg.device,
-        precision=cfg.precision,
-        threads=cfg.threads,
-        deterministic=cfg.deterministic,
-    )
 
 
 def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, float]:
@@ -238,16 +176,12 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
         cfg: configs/evaluate.yaml, composed.
         overrides: the words of the command line; they alone change the checkpoint's settings.
     """
-    path = _checkpoint_path(Path(cfg.checkpoint))
+    path = checkpoint_path(Path(cfg.checkpoint))
     checkpoint = load_checkpoint(path)
     cfg = with_overrides(OmegaConf.create(checkpoint.config_text), cfg, overrides)  # type: ignore[arg-type]
     runtime = build_runtime(cfg)
     data = build_data(cfg)
-    check_categories(checkpoint.categories, data.val, path)
-    # The file holds every weight: nothing is downloaded for a network that is about to be filled.
-    OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
-    model = build_model(cfg, len(data.val.categories))
-    load_weights_into(model, checkpoint.model, path)
+    model = restored_model(cfg, checkpoint, data.val, path)
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return _evaluate_and_write(cfg, model, data, runtime, run)
 
@@ -314,55 +248,6 @@ def evaluation_settings(cfg: DictConfig) -> dict[str, Any]:
     """The keyword arguments of `evaluate` that come from the configuration."""
     settings = {key: value for key, value in cfg.evaluation.items() if key != "pictures"}
     return {**settings, "workers": cfg.workers, "progress": cfg.run.progress}
-
-
-def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`saved`, with every setting or group that `overrides` names taken from `fresh`."""
-    merged = OmegaConf.create(OmegaConf.to_yaml(saved))
-    OmegaConf.set_struct(merged, False)
-    absent = object()  # null is a value like any other
-    for key in ("checkpoint", "detections", "output"):
-        OmegaConf.update(merged, key, fresh.get(key))
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group.replace("/", ".")
-        value = OmegaConf.select(fresh, key, default=absent)
-        if value is not absent and key not in ("hydra", "experiment"):
-            OmegaConf.update(merged, key, value, merge=False)
-    return merged  # type: ignore[return-value]
-
-
-def check_categories(
-    categories: Sequence[Mapping[str, Any]], dataset: CocoDataset, path: Path
-) -> None:
-    """InputError unless the checkpoint's `categories` are the data set's, id by id."""
-    trained = [(c["id"], c["name"]) for c in categories]
-    present = [(c.id, c.name) for c in dataset.categories]
-    if trained == present:
-        return
-    differing = [*sorted(set(trained) ^ set(present)), "their order"]
-    raise InputError(
-        f"{path}: trained on {len(trained)} categories, {dataset.annotations_file} has "
-        f"{len(present)}; the first that differs is {differing[0]}; "
-        "evaluate on the data set it was trained for"
-    )
-
-
-def command_line(action: Callable[[], Any]) -> Any:
-    """Run `action`; a user's mistake becomes one line and exit status 2, not a traceback.
-
-    In a sweep it is raised instead, so that Hydra marks the job and goes on with the others.
-    """
-    try:
-        return action()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        sys.exit(2)
-
-
-def _checkpoint_path(given: Path) -> Path:
-    return given / "checkpoints" / "last.pt" if given.is_dir() else given
 
 
 def _output_folder(cfg: DictConfig, beside: Path) -> Path:

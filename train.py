@@ -22,10 +22,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from build import (
+    build_data,
+    build_model,
+    build_runtime,
+    command_line,
+    instantiate,
+    load_weights,
+    plain,
+    with_structure,
+)
 from data.coco import DataSplits, check_images
 from data.loader import train_loader
 from engine.checkpoint import CheckpointKeeper, load_checkpoint, load_weights_into
 from engine.coco_eval import results_table
+from engine.dashboard import hyperparameters
+from engine.matches import save_matches
 from engine.optim import (
     check_finite,
     clip_gradients,
@@ -38,19 +50,7 @@ from engine.run_folder import RunFolder, write_json
 from engine.runtime import Runtime, rng_state, seed_everything, set_rng_state
 from engine.tracking import Tracker
 from engine.visualize import truth_beside_prediction
-from evaluate import (
-    build_data,
-    build_model,
-    build_runtime,
-    command_line,
-    detect,
-    evaluate,
-    evaluation_settings,
-    instantiate,
-    load_weights,
-    print_comparison,
-    with_structure,
-)
+from evaluate import detect, evaluate, evaluation_settings, print_comparison
 from models.mask_rcnn import MaskRCNN
 from models.network import describe
 from ops.errors import InputError
@@ -58,7 +58,8 @@ from ops.structures import Batch
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
 NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")
-BEST_BY = ("segm/AP", "bbox/AP")  # the first of them that is measured
+# The first of them that is measured.
+BEST_BY = ("segm/AP", "bbox/AP", "proposals/AR1000")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -126,6 +127,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     keeper = CheckpointKeeper(folder.checkpoints, keep=cfg.run.keep)
     start, seconds = _resume(folder, model, optimizer, keeper)
     tracker = opened.enter_context(Tracker(folder.path, start_step=start, active=runtime.is_main))
+    tracker.session(hyperparameters(plain(cfg)), cell_name(cfg))
     tracker.text("config", f"```yaml\n{config_text}\n```")
     _announce(cfg, model, runtime, base_lr, per_batch, len(data.train))
     batches = train_loader(
@@ -174,7 +176,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             batch = next(batches).to(runtime.device)
             waited += time.monotonic() - asked
             with runtime.autocast():
-                terms = model(batch.images, batch.targets)
+                terms = model(batch.images, batch.targets, batch.proposals)
             check_finite(terms, step)
             total = sum(terms.values())
             scaler.scale(total / schedule.accumulate).backward()
@@ -224,7 +226,9 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
         )
         metrics = evaluation.metrics
     write_json(folder.detections, evaluation.results)
-    tracker.close()  # before the figures: they mean that all else is written
+    if evaluation.matches:
+        save_matches(folder.matches, evaluation.matches)
+    tracker.finish()  # before the figures: they mean that all else is written
     result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
     folder.write_metrics(result)
     print(results_table(metrics))
@@ -315,22 +319,57 @@ def _show(
 
 
 def _one_line(metrics: Mapping[str, float]) -> str:
-    names = {"bbox/AP": "box AP", "segm/AP": "mask AP", "val/loss": "validation loss"}
+    names = {
+        "bbox/AP": "box AP",
+        "segm/AP": "mask AP",
+        "proposals/AR100": "AR of 100 proposals",
+        "proposals/AR1000": "of 1000",
+        "val/loss": "validation loss",
+    }
     return ", ".join(f"{name} {metrics[k]:.2f}" for k, name in names.items() if k in metrics)
 
 
+# Words of the command line that a run's name leaves out: where, how, or stated in it already.
+UNTOLD = {
+    *("experiment", "seed", "workers", "device", "threads", "data.root"),
+    *("proposals.files.train", "proposals.files.val"),
+}
+
+
 def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> str:
-    """A name that tells runs of a sweep apart: the choices, then whatever else was overridden."""
+    """A name that tells runs of a sweep apart: the choices, then whatever else was overridden.
+
+    An experiment of a family, such as `demo/pool_s16`, gives `demo/pool_s16/seed0`: a folder of the
+    family, one of the cell, one of the run. Whatever is overridden makes it another cell.
+    """
+    experiment = choices.get("experiment") or "null"
+    if "/" in experiment:
+        cell = "_".join([experiment, *map(_safe, _told(overrides, UNTOLD))])
+        return f"{cell}/seed{cfg.seed}"
     parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
-    if choices.get("experiment") not in (None, "null"):
-        parts.insert(0, choices["experiment"].replace("/", "-"))
+    if experiment != "null":
+        parts.insert(0, experiment)
     parts += [choices["schedule"], f"seed{cfg.seed}"]
-    told = {*choices, "stride", "seed", "workers", "device", "threads", "data.root"}
-    for override in OverridesParser.create().parse_overrides(overrides):
-        key = override.key_or_group
-        if key not in told and not key.startswith(("run.", "hydra")):
-            parts.append(f"{key}={override.get_value_element_as_str()}")
-    return re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")
+    return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *UNTOLD})]))
+
+
+def _told(overrides: list[str], untold: set[str]) -> list[str]:
+    """The words of a command line that change what is computed, but those of `untold`."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [
+        f"{o.key_or_group}={o.get_value_element_as_str()}"
+        for o in parsed
+        if o.key_or_group not in untold and not o.key_or_group.startswith(("run.", "hydra"))
+    ]
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.=+-]+", "-", name).strip("-")
+
+
+def cell_name(cfg: DictConfig) -> str:
+    """The run's name without its seed: what the seeds of one cell share."""
+    return re.sub(r"[/_]seed\d+(?=_|$)", "", str(cfg.run.name or cfg.run.dir))
 
 
 def with_run_folder(cfg: DictConfig) -> DictConfig:

@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain Python values only, so that loading one never runs its code."""
 
 import contextlib
+import hashlib
 import math
 import os
 import pickle
@@ -185,6 +186,16 @@ def load_weights_into(model: nn.Module, state: Mapping[str, Tensor], path: Path)
             "head and classes of the run that wrote it"
         )
     model.load_state_dict(dict(state))
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits that stand for these weights: names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.anchors import AnchorGenerator
@@ -10,7 +11,7 @@ from models.heads import PoolingOp, RoIPooler, SharedHead, SplitHead, TwoFC
 from models.network import Network
 from models.normalization import Normalize
 from models.roi_heads import RoIHeads
-from models.rpn import RPN, RPNHead
+from models.rpn import RPN, Proposals, RPNHead
 from ops.structures import Detections, Target
 
 Losses = dict[str, Tensor]
@@ -22,13 +23,20 @@ class MaskRCNN(nn.Module):
     The choice does not depend on `self.training`, so a validation loss needs no trick.
 
     Args:
-        normalize, backbone, roi_heads: the parts.
+        normalize, backbone: the parts.
         rpn: None for a network that is given its proposals (Fast R-CNN's way, and the paper's own
             in its ablations).
+        roi_heads: None for a network that only proposes; its detections are the proposals, of
+            class 0, scored by their objectness.
     """
 
     def __init__(
-        self, *, normalize: Normalize, backbone: nn.Module, rpn: RPN | None, roi_heads: RoIHeads
+        self,
+        *,
+        normalize: Normalize,
+        backbone: nn.Module,
+        rpn: RPN | None,
+        roi_heads: RoIHeads | None,
     ) -> None:
         super().__init__()
         self.normalize = normalize
@@ -56,14 +64,24 @@ class MaskRCNN(nn.Module):
         batch = self.normalize(images)  # [N, 3, max h, max w]
         features = self.backbone(batch)  # [N, C, H, W]
         losses: Losses = {}
-        if proposals is None:
+        if proposals is None or self.roi_heads is None:
             if self.rpn is None:
                 raise ValueError("this network has no RPN: give it proposals")
             proposed, losses = self.rpn(features, sizes, targets)
+            if self.roi_heads is None:
+                return as_detections(proposed) if targets is None else losses
             proposals = [p.boxes for p in proposed]
         if targets is None:
             return self.roi_heads.detect(features, proposals, sizes)
         return losses | self.roi_heads.losses(features, proposals, targets)
+
+
+def as_detections(proposals: list[Proposals]) -> list[Detections]:
+    """Proposals as detections of class 0, scored by their objectness."""
+    return [
+        Detections(p.boxes, p.logits.sigmoid(), p.boxes.new_zeros(len(p.boxes), dtype=torch.int64))
+        for p in proposals
+    ]
 
 
 def build_mask_rcnn(
@@ -76,7 +94,7 @@ def build_mask_rcnn(
     head: Mapping[str, Any],
     anchors: Mapping[str, Any],
     rpn: Mapping[str, Any] | None,
-    roi: Mapping[str, Any],
+    roi: Mapping[str, Any] | None,
 ) -> MaskRCNN:
     """Join the parts. Scale, channels and resolutions are derived here and stated nowhere else.
 
@@ -89,22 +107,21 @@ def build_mask_rcnn(
         head: `fc_dim` of the two-fc head and `mask_dim`.
         anchors: `sizes`, `aspect_ratios` and `offset` of `AnchorGenerator`.
         rpn: settings of `RPN`; None for a network without one.
-        roi: settings of `RoIHeads`.
+        roi: settings of `RoIHeads`; None for a network that only proposes.
 
     Raises:
         InputError: from the backbone.
     """
     network = backbone(stride=stride)
+    roi_heads = None
+    if roi is not None:
+        layers = _build_head(network, pooler, num_classes=num_classes, mask=mask, **head)
+        roi_heads = RoIHeads(layers, num_classes=num_classes, mask=mask, **roi)
     return MaskRCNN(
         normalize=Normalize(network.statistics),
         backbone=network.trunk,
         rpn=None if rpn is None else _build_rpn(network, anchors, rpn),
-        roi_heads=RoIHeads(
-            _build_head(network, pooler, num_classes=num_classes, mask=mask, **head),
-            num_classes=num_classes,
-            mask=mask,
-            **roi,
-        ),
+        roi_heads=roi_heads,
     )
 
 

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from build import build_data, build_model, command_line, load_weights, with_structure
 from engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from engine.run_folder import replacing
-from evaluate import build_data, build_model, command_line, load_weights, with_structure
 from models.detectron2_names import detectron2_name
 from models.normalization import Normalize
 from ops.errors import InputError

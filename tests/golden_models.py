@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from evaluate import build_model, with_structure
+from build import build_model, with_structure
 from models.mask_rcnn import MaskRCNN
 from models.weight_kinds import open_weights
 from models.weights import load_detector

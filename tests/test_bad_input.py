@@ -12,8 +12,9 @@ import small_coco
 from omegaconf import OmegaConf
 from short_runs import composed, short_run
 
+from build import build_model, command_line
 from engine.checkpoint import save_checkpoint
-from evaluate import build_model, command_line, evaluate_checkpoint, evaluate_detections
+from evaluate import evaluate_checkpoint, evaluate_detections
 from ops.errors import InputError
 from train import train
 

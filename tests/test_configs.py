@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from build import build_data, build_model, instantiate
 from data.coco import DataSplits
 from engine.optim import lr_factor
-from evaluate import build_data, build_model, instantiate
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from build import build_data, build_model
 from data.loader import eval_loader
 from engine.runtime import start_runtime
-from evaluate import build_data, build_model
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
 STEPS = 5

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from evaluate import build_model, with_structure
+from build import build_model, with_structure
 from models.detectron_names import detectron_backbone_name, detectron_name
 from models.mask_rcnn import MaskRCNN
 from models.network import Network

@@ -1,0 +1,119 @@
+"""Write a detector's proposals for a data set, so that others can be trained on them.
+
+    python train.py experiment=demo/rpn
+    python scripts/dump_proposals.py checkpoint=outputs/demo/rpn/seed0
+
+makes `train.safetensors` and `val.safetensors` in the run's `proposals/` (or in `output=FOLDER`), as
+many boxes an image as the detector's `proposals.rpn.post_nms` says. A network of
+`proposals=frozen` reads them; it refuses files of other images, and of images changed since.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import hydra
+from data.proposals import Record, write_proposals
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from build import (
+    build_data,
+    build_runtime,
+    checkpoint_path,
+    command_line,
+    restored_model,
+    with_overrides,
+)
+from data.coco import CocoDataset
+from data.loader import eval_loader
+from data.transforms import EvalTransform
+from engine.checkpoint import load_checkpoint, weights_digest
+from engine.proposal_recall import proposal_recall
+from engine.runtime import Runtime
+from evaluate import detect
+from models.mask_rcnn import MaskRCNN
+from ops.errors import InputError
+
+
+def dump(cfg: DictConfig, overrides: list[str]) -> Path:
+    """Write both files; returns their folder.
+
+    Raises:
+        InputError: a checkpoint without an RPN, or one that does not fit the data set.
+    """
+    if not cfg.checkpoint:
+        raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, the run of an RPN")
+    path = checkpoint_path(Path(cfg.checkpoint))
+    checkpoint = load_checkpoint(path)
+    cfg = with_overrides(OmegaConf.create(checkpoint.config_text), cfg, overrides)
+    if cfg.proposals.files is not None:
+        raise InputError(f"{path}: was trained on frozen proposals and has no RPN; give another")
+    runtime = build_runtime(cfg)
+    data = build_data(cfg)
+    model = restored_model(cfg, checkpoint, data.val, path).to(runtime.device).eval()
+    model.roi_heads = None  # a network that only proposes
+    folder = Path(cfg.output) if cfg.output else path.parent.parent / "proposals"
+    folder.mkdir(parents=True, exist_ok=True)
+    detector = weights_digest(checkpoint.model)
+    print(f"detector {detector}")
+    for use, (split, dataset) in enumerate((("train", data.train), ("val", data.val))):
+        assert model.rpn is not None
+        # What a split is used for decides how many boxes it gets, not that they are inferred here.
+        model.rpn.pre_nms = (cfg.proposals.rpn.pre_nms[use],) * 2
+        model.rpn.post_nms = (cfg.proposals.rpn.post_nms[use],) * 2
+        records = propose(model, dataset, data.eval_transform, runtime, cfg)
+        file = folder / f"{split}.safetensors"
+        write_proposals(file, dataset, records, detector=detector)
+        print(f"{file}: {describe(dataset, records)}")
+    return folder
+
+
+def propose(
+    model: MaskRCNN,
+    dataset: CocoDataset,
+    transform: EvalTransform,
+    runtime: Runtime,
+    cfg: DictConfig,
+) -> list[Record]:
+    """The proposals of every image of `dataset`, in the pixels of its file, best first."""
+    loader = eval_loader(
+        dataset, transform, batch_size=cfg.evaluation.batch_size, workers=cfg.workers
+    )
+    bar = tqdm(loader, "proposing", disable=not cfg.run.progress, leave=False, unit="batch")
+    return [
+        Record(sample.image_id, found.boxes.numpy(), found.scores.numpy())
+        for batch in bar
+        for sample, found in zip(batch.samples, detect(model, batch, runtime), strict=True)
+    ]
+
+
+def describe(dataset: CocoDataset, records: list[Record]) -> str:
+    """How many boxes there are, and how much of the truth they reach."""
+    results = list(_as_results(records))
+    recall = proposal_recall(dataset.ground_truth(), results)
+    figures = ", ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in recall.items())
+    return f"{len(results)} boxes of {len(records)} images; {figures}"
+
+
+def _as_results(records: list[Record]) -> Iterator[dict]:
+    """The records in the form of COCO's results."""
+    for record in records:
+        corners = record.boxes.astype(float)
+        sizes = corners[:, 2:] - corners[:, :2]
+        for corner, size, score in zip(corners, sizes, record.scores, strict=True):
+            box = [*corner[:2].tolist(), *size.tolist()]
+            yield {"image_id": record.image_id, "bbox": box, "score": float(score)}
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Command line; the settings are those of evaluate.py."""
+    command_line(lambda: dump(cfg, list(HydraConfig.get().overrides.task)))
+
+
+if __name__ == "__main__":
+    main()
