@@ -55,7 +55,7 @@ def decode(path: Path) -> np.ndarray:
     if pixels is None:
         raise InputError(
             f"{path}: does not decode (damaged, cut short or of a kind unknown to OpenCV); replace "
-            f"the file or remove it from the annotations"
+            f"the file or leave it out"
         )
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 

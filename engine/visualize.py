@@ -16,17 +16,23 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ops.masks import mask_targets, paste_masks
+from engine.marks import (
+    ENOUGH,
+    FONT,
+    INK,
+    Colour,
+    Patch,
+    as_area,
+    draw_box,
+    draw_labels,
+    draw_mask,
+    pasted_patches,
+    patch_of,
+)
+from ops.masks import mask_targets
 from ops.structures import Detections, Sample, Target
 
-Colour = tuple[int, int, int]  # RGB
-Area = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels of the picture
-
-ENOUGH = 640  # a picture's longer side, in pixels, at which text is easy to read
 TRUTH_RESOLUTION = 112  # cells across a true object's outline: finer than a pixel for most
-WHITE: Colour = (255, 255, 255)
-INK: Colour = (24, 24, 24)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 HUES = 24
 TINTS = ((0.85, 1.0), (0.5, 1.0), (0.9, 0.72), (0.45, 0.78))  # saturation, value
 
@@ -61,6 +67,7 @@ def draw_objects(
     *,
     scores: ArrayLike | Tensor | None = None,
     masks: ArrayLike | Tensor | None = None,
+    enlarge: bool = True,
 ) -> np.ndarray:
     """Draw objects over a copy of `image`.
 
@@ -74,39 +81,53 @@ def draw_objects(
         names: of the classes.
         scores: ``[D]``, 0 to 1, or None.
         masks: bool ``[D, H, W]``, or None.
+        enlarge: whether a small image may grow.
 
     Returns:
         uint8 RGB ``[k H, k W, 3]`` with a whole k, 1 for images of more than 320 pixels.
     """
-    factor = max(1, ENOUGH // max(image.shape[:2]))
+    patches = None if masks is None else [patch_of(mask) for mask in _array(masks)]
+    return _draw(image, boxes, labels, names, scores=scores, patches=patches, enlarge=enlarge)
+
+
+def _draw(
+    image: np.ndarray,
+    boxes: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    names: Sequence[str],
+    *,
+    scores: ArrayLike | Tensor | None = None,
+    patches: Sequence[Patch] | None = None,
+    crowds_from: int | None = None,
+    enlarge: bool = True,
+) -> np.ndarray:
+    """`draw_objects` with masks as patches; from index `crowds_from` on they are crowd regions."""
+    factor = max(1, ENOUGH // max(image.shape[:2])) if enlarge else 1
     picture = _resize(image, factor) if factor > 1 else np.ascontiguousarray(image).copy()
     corners = np.rint(_array(boxes).reshape(-1, 4) * factor).astype(int)
     kinds = [int(label) for label in _array(labels)]
     colours = class_colours(names)
     order = _drawing_order(corners, None if scores is None else _array(scores))
-    if masks is not None:
-        shapes = _array(masks)
-        for k in sorted(order, key=lambda k: -int(shapes[k].sum())):
-            _draw_mask(picture, shapes[k], colours[kinds[k]])
+    crowds = range(len(kinds) if crowds_from is None else crowds_from, len(kinds))
+    if patches is not None:
+        for k in sorted(order, key=lambda k: -int(patches[k][1].sum())):
+            draw_mask(picture, patches[k], factor, colours[kinds[k]], hatched=k in crowds)
     for k in reversed(order):
-        _draw_box(picture, corners[k], colours[kinds[k]])
+        draw_box(picture, corners[k], colours[kinds[k]])
     texts = [
-        _label(names, kind, None if scores is None else float(_array(scores)[k]))
+        "crowd " * (k in crowds)
+        + _label(names, kind, None if scores is None else float(_array(scores)[k]))
         for k, kind in enumerate(kinds)
     ]
-    _draw_labels(
-        picture, [(texts[k], _as_area(corners[k]), colours[kinds[k]]) for k in order if texts[k]]
+    draw_labels(
+        picture,
+        [(texts[k].strip(), as_area(corners[k]), colours[kinds[k]]) for k in order if texts[k]],
     )
     return picture
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _as_area(corners: np.ndarray) -> Area:
-    x1, y1, x2, y2 = (int(value) for value in corners)
-    return x1, y1, x2, y2
 
 
 def _resize(image: np.ndarray, factor: float) -> np.ndarray:
@@ -122,85 +143,9 @@ def _drawing_order(corners: np.ndarray, scores: np.ndarray | None) -> list[int]:
     return np.argsort(-scores, kind="stable").tolist()
 
 
-def _line_width(picture: np.ndarray) -> int:
-    return max(2, round(max(picture.shape[:2]) / 400))
-
-
-def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
-    """A translucent fill and an opaque outline."""
-    height, width = picture.shape[:2]
-    shape = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    inside = shape.astype(bool)
-    picture[inside] = (0.65 * picture[inside] + 0.35 * np.array(colour)).astype(np.uint8)
-    outlines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, colour, _line_width(picture), cv2.LINE_AA)
-
-
-def _draw_box(picture: np.ndarray, corners: np.ndarray, colour: Colour) -> None:
-    """A line in the class's colour between two dark ones, so that no background swallows it."""
-    x1, y1, x2, y2 = _as_area(corners)
-    width = _line_width(picture)
-    for line, ink in ((width + 2, INK), (width, colour)):
-        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), ink, line)
-
-
 def _label(names: Sequence[str], kind: int, score: float | None) -> str:
     name = names[kind] if len(names) > 1 else ""
     return f"{name} {'' if score is None else f'{score:.2f}'}".strip()
-
-
-def _draw_labels(picture: np.ndarray, labels: Sequence[tuple[str, Area, Colour]]) -> None:
-    used: list[Area] = []
-    size = 0.42 * max(picture.shape[:2]) / ENOUGH
-    for text, box, colour in labels:
-        stamp = _text_stamp(text, size)
-        height, width = stamp.shape
-        place = _free_place(box, (width, height), picture.shape, used)
-        if place is not None:
-            used.append((*place, place[0] + width, place[1] + height))
-            _stamp_text(picture, stamp, place, colour)
-
-
-def _free_place(
-    box: Area, size: tuple[int, int], picture: tuple[int, ...], used: Sequence[Area]
-) -> tuple[int, int] | None:
-    """The corner of the first place on, in or under the box where no other text is, or None."""
-    (x1, y1, x2, y2), (width, height) = box, size
-    wanted = [(x1, y1 - height), (x1, y1 + 1), (x2 - width, y2 - height), (x1, y2)]
-    for x, y in wanted:
-        x = min(max(x, 0), max(picture[1] - width, 0))
-        y = min(max(y, 0), max(picture[0] - height, 0))
-        if not any(
-            x < right and left < x + width and y < bottom and top < y + height
-            for left, top, right, bottom in used
-        ):
-            return x, y
-    return None
-
-
-def _text_stamp(text: str, size: float) -> np.ndarray:
-    """The letters' coverage, uint8 ``[h, w]``, with room for an outline around them."""
-    weight = max(1, round(1.6 * size))
-    (width, height), below = cv2.getTextSize(text, FONT, size, weight)
-    room = 2 + weight
-    stamp = np.zeros((height + below + 2 * room, width + 2 * room), np.uint8)
-    cv2.putText(stamp, text, (room, room + height), FONT, size, 255, weight, cv2.LINE_AA)
-    return stamp
-
-
-def _stamp_text(
-    picture: np.ndarray, stamp: np.ndarray, place: tuple[int, int], colour: Colour
-) -> None:
-    """White letters in a dark outline over a veil of `colour`, cut at the picture's border."""
-    x, y = place
-    under = picture[y : y + stamp.shape[0], x : x + stamp.shape[1]]
-    letters = stamp[: under.shape[0], : under.shape[1], None] / 255
-    # The letters themselves grown by a pixel or two: a thicker font would also be wider.
-    grown = cv2.dilate(stamp, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
-    outline = grown[: under.shape[0], : under.shape[1], None] / 255
-    mixed = 0.5 * under + 0.5 * np.array(colour)
-    mixed = mixed * (1 - outline) + np.array(INK) * outline
-    under[...] = (mixed * (1 - letters) + np.array(WHITE) * letters).astype(np.uint8)
 
 
 def caption(picture: np.ndarray, text: str) -> np.ndarray:
@@ -235,20 +180,59 @@ def grid(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int = 
     return sheet
 
 
-def draw_target(image: np.ndarray, target: Target, names: Sequence[str]) -> np.ndarray:
-    """What is true of an image, drawn over it; `target` in the image's pixels."""
-    return _draw_stretched(image, target.boxes, target.labels, names, masks=_true_masks(target))
+def draw_target(
+    image: np.ndarray,
+    target: Target,
+    names: Sequence[str],
+    *,
+    crowds: Target | None = None,
+    resolution: int = TRUTH_RESOLUTION,
+) -> np.ndarray:
+    """What is true of an image, drawn over it.
+
+    Args:
+        image: uint8 RGB ``[H, W, 3]``.
+        target: its objects, in its pixels.
+        names: of the classes.
+        crowds: its crowd regions, hatched; None draws none.
+        resolution: cells across each object's mask. With the mask head's own, the picture shows
+            what is learned: the outline rasterised in the object's box and put back.
+    """
+    masks = _true_masks(target, resolution)
+    if crowds is None or not len(crowds.labels):
+        return _draw_stretched(image, target.boxes, target.labels, names, masks=masks)
+    size = (image.shape[0], image.shape[1])
+    patches = _patches(masks, target.boxes, size)
+    hatched = _patches(_true_masks(crowds, TRUTH_RESOLUTION), crowds.boxes, size)
+    return _draw(
+        image,
+        torch.cat([target.boxes, crowds.boxes]),
+        torch.cat([target.labels, crowds.labels]),
+        names,
+        patches=patches + hatched,
+        crowds_from=len(target.labels),
+    )
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, names: Sequence[str], *, min_score: float = 0.5
+    image: np.ndarray,
+    detections: Detections,
+    names: Sequence[str],
+    *,
+    min_score: float = 0.5,
+    enlarge: bool = True,
 ) -> np.ndarray:
     """The detections of at least `min_score`, drawn over the image whose pixels they are in."""
     found = detections.cpu()
     kept = found.scores >= min_score
-    masks = None if found.masks is None else found.masks[kept]
     return _draw_stretched(
-        image, found.boxes[kept], found.labels[kept], names, scores=found.scores[kept], masks=masks
+        image,
+        found.boxes[kept],
+        found.labels[kept],
+        names,
+        scores=found.scores[kept],
+        masks=None if found.masks is None else found.masks[kept],
+        enlarge=enlarge,
     )
 
 
@@ -272,7 +256,7 @@ def truth_beside_prediction(
         target.boxes.cpu() * _stretch(seen.shape, shown),
         target.labels,
         names,
-        masks=_true_masks(target),
+        masks=_true_masks(target, TRUTH_RESOLUTION),
     )
     found = replace(found, boxes=found.boxes * _stretch(sample.original_size, shown))
     prediction = draw_detections(shown, found, names, min_score=min_score)
@@ -282,11 +266,18 @@ def truth_beside_prediction(
     return grid([left, right], columns=2)
 
 
-def _true_masks(target: Target) -> Tensor | None:
+def _true_masks(target: Target, resolution: int) -> Tensor | None:
     """float32 ``[G, m, m]``: the objects within their own boxes, whatever the picture's size."""
     if not target.masks:
         return None
-    return mask_targets(target.masks, target.boxes.cpu(), TRUTH_RESOLUTION)
+    return mask_targets(target.masks, target.boxes.cpu(), resolution)
+
+
+def _patches(masks: Tensor | None, boxes: Tensor, size: tuple[int, int]) -> list[Patch]:
+    """One for each box: what its mask covers, or nothing where masks are not known."""
+    if masks is None:
+        return [((0, 0, 0, 0), np.zeros((0, 0), bool))] * len(boxes)
+    return pasted_patches(masks, boxes, size)
 
 
 def _stretch(size: Sequence[int], picture: np.ndarray) -> Tensor:
@@ -303,8 +294,8 @@ def _draw_stretched(
     *,
     scores: Tensor | None = None,
     masks: Tensor | None = None,
+    enlarge: bool = True,
 ) -> np.ndarray:
     """`draw_objects` with masks ``[D, m, m]`` that fill their boxes."""
-    if masks is not None:
-        masks = paste_masks(masks, boxes, (image.shape[0], image.shape[1]))
-    return draw_objects(image, boxes, labels, names, scores=scores, masks=masks)
+    patches = _patches(masks, boxes, (image.shape[0], image.shape[1]))
+    return _draw(image, boxes, labels, names, scores=scores, patches=patches, enlarge=enlarge)

@@ -1,0 +1,272 @@
+"""Find objects in one's own images and videos with a trained network.
+
+    python scripts/predict.py photo.jpg --checkpoint outputs/RUN
+    python scripts/predict.py photos/ "more/**/*.png" clip.mp4 --checkpoint RUN.pt --classes cat,dog
+
+Into --output go each image and video with its objects drawn over it, `detections.json` (COCO's
+result format) and `images.json` (which file, or which frame of it, an image_id is; the categories).
+A file that cannot be read is reported and left out; the exit status is then 1, and 2 where nothing
+at all could be done.
+"""
+
+import argparse
+import contextlib
+import difflib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from build import command_line
+from data.images import decode
+from data.sources import Source, find_sources
+from engine.coco_eval import coco_results
+from engine.run_folder import dump_json, replacing, write_json
+from engine.video import reading_video, video_ending, writing_video
+from engine.visualize import draw_detections
+from ops.errors import InputError
+from ops.structures import Category, Detections
+from scripts.detector import Detector, open_detector
+
+BELOW = 1e-6  # the network keeps what is above its threshold, this command what reaches --score
+
+
+@dataclass
+class Predictions:
+    """What has been found so far.
+
+    Attributes:
+        add: appends an entry to detections.json.
+        images: the entries of images.json.
+        names: of the files in the folder, in lower case, since some file systems ignore case.
+        objects: how many were found.
+    """
+
+    add: Callable[[dict[str, Any]], None]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    objects: int = 0
+
+    def free_name(self, stem: str, ending: str) -> str:
+        """A file's name that no other result has: ``a.jpg``, ``a_2.jpg``, ..."""
+        number, name = 1, f"{stem}{ending}"
+        while name.lower() in self.names:
+            number += 1
+            name = f"{stem}_{number}{ending}"
+        self.names.add(name.lower())
+        return name
+
+    def record(
+        self,
+        found: Detections,
+        *,
+        size: tuple[int, int],
+        categories: Sequence[Category],
+        **told: Any,
+    ) -> None:
+        """Give the next image its id, and write down what was found in it."""
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, **told, "height": size[0], "width": size[1]})
+        for result in coco_results(
+            found,
+            image_id=image_id,
+            original_size=size,
+            category_ids=[category.id for category in categories],
+        ):
+            self.add(result)
+        self.objects += len(found)
+
+
+def predict(
+    inputs: Sequence[str], detector: Detector, output: Path, *, score: float, labels: Sequence[int]
+) -> list[str]:
+    """Find objects in every input and write all results into `output`; returns what was skipped.
+
+    Args:
+        inputs: as `data.sources.find_sources`.
+        score: detections below it are left out.
+        labels: of the classes to be kept.
+
+    Raises:
+        InputError: nothing at all could be read, or the results would overwrite an input.
+    """
+    sources, skipped = find_sources(inputs, apart_from=output)
+    for problem in skipped:
+        _report(problem)
+    for source in sources:
+        if source.path.resolve().parent == output.resolve():
+            raise InputError(f"{source.path}: lies in --output {output}; write into another folder")
+    if not sources:
+        raise InputError(f"{', '.join(map(str, inputs))}: nothing to predict; name other files")
+    output.mkdir(parents=True, exist_ok=True)
+    with writing_list(output / "detections.json") as add:
+        done = Predictions(add)
+        for source in tqdm(sources, "predicting", unit="file", disable=None):
+            action = predict_image if source.kind == "image" else predict_video
+            try:
+                action(source, detector, output, done, score=score, labels=labels)
+            except InputError as error:
+                skipped.append(str(error))
+                _report(str(error))
+        if not done.images:
+            raise InputError(f"nothing predicted: none of {len(skipped)} files could be read")
+    categories = [{"id": c.id, "name": c.name} for c in detector.categories]
+    write_json(
+        output / "images.json", {"images": done.images, "categories": categories, "annotations": []}
+    )
+    print(f"{done.objects} objects in {len(done.images)} images; written to {output}")
+    return skipped
+
+
+def predict_image(
+    source: Source,
+    detector: Detector,
+    output: Path,
+    done: Predictions,
+    *,
+    score: float,
+    labels: Sequence[int],
+) -> None:
+    """Find, draw and record the objects of one image."""
+    image = decode(source.path)
+    found = chosen(detector.find(image), score, labels)
+    jpeg = source.path.suffix.lower() in (".jpg", ".jpeg", ".jpe")
+    name = done.free_name(source.path.stem, ".jpg" if jpeg else ".png")
+    names = [category.name for category in detector.categories]
+    write_picture(output / name, draw_detections(image, found, names, min_score=score))
+    done.record(
+        found,
+        size=(image.shape[0], image.shape[1]),
+        categories=detector.categories,
+        file_name=str(source.path),
+        drawn=name,
+    )
+
+
+def predict_video(
+    source: Source,
+    detector: Detector,
+    output: Path,
+    done: Predictions,
+    *,
+    score: float,
+    labels: Sequence[int],
+) -> None:
+    """Find, draw and record the objects of a video, one frame in memory at a time."""
+    names = [category.name for category in detector.categories]
+    with reading_video(source.path) as video:
+        name = done.free_name(source.path.stem, video_ending(video.size))
+        with writing_video(output / name, size=video.size, rate=video.rate) as write:
+            bar = tqdm(
+                video.frames, name, video.count or None, unit="frame", leave=False, disable=None
+            )
+            for number, frame in enumerate(bar):
+                found = chosen(detector.find(frame), score, labels)
+                write(draw_detections(frame, found, names, min_score=score, enlarge=False))
+                done.record(
+                    found,
+                    size=video.size,
+                    categories=detector.categories,
+                    file_name=str(source.path),
+                    frame=number,
+                    drawn=name,
+                )
+
+
+def chosen(found: Detections, score: float, labels: Sequence[int]) -> Detections:
+    """The detections of at least `score` whose class is among `labels`."""
+    kept = (found.scores >= score) & torch.isin(found.labels, torch.tensor(labels))
+    return replace(
+        found,
+        boxes=found.boxes[kept],
+        scores=found.scores[kept],
+        labels=found.labels[kept],
+        masks=None if found.masks is None else found.masks[kept],
+    )
+
+
+def chosen_labels(categories: Sequence[Category], names: str | None) -> list[int]:
+    """The labels of the classes named, apart by commas; all where none is.
+
+    Raises:
+        InputError: the network has no such class; says which name is the nearest.
+    """
+    known = {category.name: label for label, category in enumerate(categories)}
+    if names is None:
+        return list(known.values())
+    labels = []
+    for name in (name.strip() for name in names.split(",")):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or list(known)[:5]
+            raise InputError(f"--classes {name}: unknown; choose from {', '.join(near)}")
+        labels.append(known[name])
+    return labels
+
+
+@contextlib.contextmanager
+def writing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends an entry to a JSON list; the file is there once the block ends."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        count = 0
+
+        def add(entry: dict[str, Any]) -> None:
+            nonlocal count
+            file.write((",\n" if count else "") + dump_json(entry))
+            count += 1
+
+        file.write("[")
+        yield add
+        file.write("]\n")
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write uint8 RGB ``[H, W, 3]`` in the kind that `path` ends in, atomically."""
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _report(problem: str) -> None:
+    tqdm.write(f"skipped: {problem}", file=sys.stderr)
+
+
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict as the command line asks; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Find objects in images and videos.")
+    parser.add_argument("inputs", nargs="+", help="images, videos, folders or patterns")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a .pt")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder")
+    parser.add_argument("--score", type=_score, default=0.5, help="least score, 0 to 1")
+    parser.add_argument("--classes", help="names apart by commas; default: all")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1; default: the run's")
+    options = parser.parse_args(arguments)
+
+    def action() -> list[str]:
+        detector = open_detector(
+            options.checkpoint,
+            device=options.device,
+            score_threshold=max(options.score - BELOW, 0.0),
+        )
+        labels = chosen_labels(detector.categories, options.classes)
+        return predict(options.inputs, detector, options.output, score=options.score, labels=labels)
+
+    return 1 if command_line(action) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
