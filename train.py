@@ -212,6 +212,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             metrics = evaluation.metrics
             score = next(metrics[key] for key in BEST_BY if key in metrics)
             tracker.scalars(metrics, done)
+            tracker.pr_curves(evaluation.precision, done)
             _show(model, data, runtime, tracker, cfg.evaluation.pictures, done)
             bar.write(f"step {done}: " + _one_line(metrics))
         if score is not None or done % schedule.checkpoint_every == 0:

@@ -50,8 +50,8 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
     """
     backbone, pooler, schedule = config["backbone"], config["pooler"], config["schedule"]
     network = _last_word(backbone)
-    size = backbone.get("depth") or "-".join(map(str, backbone.get("blocks", ())))
-    values: dict[str, Value] = {"backbone": f"{network}{size}"}
+    size = backbone.get("depth") or " " + "-".join(map(str, backbone.get("blocks", ())))
+    values: dict[str, Value] = {"backbone": f"{network}{size}".strip()}
     if not config.get("proposals_only"):
         op = _last_word(pooler)
         mode = pooler.get("mode", "paper")
