@@ -199,12 +199,12 @@ def _remove_run(path: Path) -> None:
 
 def _check_same(path: Path, config: Path, config_text: str, ignore: Sequence[str]) -> None:
     try:
-        there = _flatten(yaml.safe_load(config.read_text()))
+        there = flatten(yaml.safe_load(config.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             f"{config}: is not readable YAML; choose another run.name or set run.overwrite=true"
         ) from error
-    here = _flatten(yaml.safe_load(config_text))
+    here = flatten(yaml.safe_load(config_text))
     absent = "(not set)"
     different = [
         f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
@@ -220,13 +220,13 @@ def _check_same(path: Path, config: Path, config_text: str, ignore: Sequence[str
         )
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, keys joined by dots; lists stay values."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
     items: dict[str, Any] = {}
     for key, value in tree.items():
-        items |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        items |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return items
 
 
