@@ -189,6 +189,13 @@ class Reading:
         """Cells inside the true box in which no sample lies."""
         return self.coverage.inside - {(int(p.x // 1), int(p.y // 1)) for p in self.all_points}
 
+    def weights(self) -> dict[Cell, float]:
+        """What each cell contributes to all bins together; 1 for each where whole cells compete."""
+        if self.pooler.agg == "max" and not self.pooler.sampled:
+            return dict.fromkeys(self.coverage.read, 1.0)
+        rows, columns = _totals(self.plan.rows), _totals(self.plan.columns)
+        return {(x, y): rows[y] * columns[x] for x, y in self.coverage.read}
+
     def values(self, features: Tensor) -> Tensor:
         """The op's own output ``[rows, columns]`` on a map ``[H, W]``."""
         maps = features[None, None].to(torch.float64)
@@ -325,6 +332,15 @@ def _read(axis: AxisPlan) -> set[int]:
     """Cells of one axis with a weight other than zero in some bin."""
     cells, weights = axis.averaged()
     return set(cells[0][weights[0] != 0].tolist())
+
+
+def _totals(axis: AxisPlan) -> dict[int, float]:
+    """The weights of each cell of one axis, summed over bins."""
+    totals: dict[int, float] = {}
+    cells, weights = axis.averaged()
+    for cell, weight in zip(cells.flatten().tolist(), weights.flatten().tolist(), strict=True):
+        totals[cell] = totals.get(cell, 0.0) + weight
+    return totals
 
 
 def _bins(plan: RoIPlan) -> tuple[tuple[Box, ...], ...]:
