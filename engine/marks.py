@@ -29,7 +29,8 @@ def as_area(corners: np.ndarray) -> Area:
 
 
 def _line_width(picture: np.ndarray) -> int:
-    return max(2, round(max(picture.shape[:2]) / 400))
+    longer = max(picture.shape[:2])
+    return max(1 if longer <= ENOUGH // 2 else 2, round(longer / 400))
 
 
 def patch_of(mask: np.ndarray) -> Patch:

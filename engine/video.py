@@ -47,7 +47,7 @@ def reading_video(path: Path) -> Iterator[Video]:
     Raises:
         InputError: the file is no video, or not a single frame of it decodes.
     """
-    level = cv2.setLogLevel(0)  # type: ignore[attr-defined]
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -68,7 +68,7 @@ def reading_video(path: Path) -> Iterator[Video]:
         )
     finally:
         capture.release()
-        cv2.setLogLevel(level)  # type: ignore[attr-defined]
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
