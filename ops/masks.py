@@ -1,6 +1,6 @@
 """Masks: from an object's outline into a RoI (targets), and from a RoI back into the image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from ops.structures import Bitmap, Polygons, Segmentation
+
+SHEET_PIXELS = 1 << 22  # bitmaps are sampled side by side, on sheets of 16 MB at most
 
 
 def mask_targets(masks: Sequence[Segmentation], boxes: Tensor, resolution: int) -> Tensor:
@@ -25,43 +27,74 @@ def mask_targets(masks: Sequence[Segmentation], boxes: Tensor, resolution: int) 
 
     Returns:
         float32 ``[K, m, m]`` of 0 and 1, on the device of `boxes`.
+
+    Raises:
+        ValueError: not one mask for each box.
     """
     frames = boxes.detach().cpu().float().numpy()
+    if len(masks) != len(frames):
+        raise ValueError(f"{len(masks)} masks for {len(frames)} boxes; give one for each")
     targets = np.zeros((len(masks), resolution, resolution), dtype=np.float32)
-    # Several RoIs ask for the same object: each is prepared once.
-    askers: dict[int, list[int]] = {}
-    for k, (mask, _) in enumerate(zip(masks, frames, strict=True)):
-        askers.setdefault(id(mask), []).append(k)
-    for ks in askers.values():
-        mask = masks[ks[0]]
-        draw = _draw_polygons if isinstance(mask, Polygons) else _sample_bitmap
-        targets[ks] = draw(mask, frames[ks], resolution)  # type: ignore[arg-type]
+    outlines = [k for k, mask in enumerate(masks) if isinstance(mask, Polygons)]
+    for k in outlines:
+        targets[k] = _draw_polygons(masks[k], frames[k], resolution)  # type: ignore[arg-type]
+    for bitmaps, ks, which in _sheets(masks):
+        targets[ks] = _sample_bitmaps(bitmaps, which, frames[ks], resolution)
     return torch.from_numpy(targets).to(boxes.device)
 
 
-def _draw_polygons(mask: Polygons, frames: np.ndarray, m: int) -> np.ndarray:
-    """COCO's own rasteriser on the outline moved and stretched to each m x m RoI: ``[R, m, m]``."""
-    drawn = []
-    for frame in frames:
-        corner = frame[:2]
-        # In float32 as detectron2 has it: a vertex at a cell's border falls on the same side.
-        scale = np.float32(m) / np.maximum(frame[2:] - corner, np.float32(0.1))
-        rings = [((ring - corner) * scale).ravel().tolist() for ring in mask.rings]
-        drawn.append(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, m, m))))
-    return np.stack(drawn)
+def _draw_polygons(mask: Polygons, frame: np.ndarray, m: int) -> np.ndarray:
+    """COCO's own rasteriser on the outline moved and stretched to the m x m RoI: ``[m, m]``."""
+    corner = frame[:2]
+    # In float32 as detectron2 has it: a vertex at a cell's border falls on the same side.
+    scale = np.float32(m) / np.maximum(frame[2:] - corner, np.float32(0.1))
+    rings = [((ring - corner) * scale).ravel().tolist() for ring in mask.rings]
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, m, m)))
 
 
-def _sample_bitmap(mask: Bitmap, frames: np.ndarray, m: int) -> np.ndarray:
-    """RoIAlign (aligned, adaptive) of the bitmap, cut at one half, as detectron2's BitMasks do."""
-    height, width = mask.pixels.shape
-    x1, y1, x2, y2 = mask.box
-    scale = np.array([width / (x2 - x1), height / (y2 - y1)] * 2)
-    # One pixel of zeros around the crop: outside it there is no object, while RoIAlign would
-    # repeat the border.
-    padded = torch.from_numpy(np.pad(mask.pixels, 1)).float()[None, None]
-    in_crop = (frames.astype(np.float64) - [x1, y1, x1, y1]) * scale + 1
-    rois = torch.from_numpy(in_crop).float()
-    sampled = roi_align(padded, [rois], (m, m), 1.0, sampling_ratio=0, aligned=True)
+def _sheets(
+    masks: Sequence[Segmentation],
+) -> Iterator[tuple[list[Bitmap], list[int], list[int]]]:
+    """The different bitmaps among `masks`, a few of similar size at a time, with who asks for them.
+
+    Yields bitmaps, positions in `masks`, and for each position the index of its bitmap.
+    """
+    askers: dict[int, list[int]] = {}  # several RoIs ask for the same object
+    for k, mask in enumerate(masks):
+        if isinstance(mask, Bitmap):
+            askers.setdefault(id(mask), []).append(k)
+    by_size = sorted(askers.values(), key=lambda ks: masks[ks[0]].pixels.size)  # type: ignore[union-attr]
+    while by_size:
+        heights, widths = zip(*(masks[ks[0]].pixels.shape for ks in by_size), strict=True)  # type: ignore[union-attr]
+        tallest, widest = np.maximum.accumulate(heights), np.maximum.accumulate(widths)
+        sizes = tallest * widest * np.arange(1, len(by_size) + 1)
+        fitting = max(int((sizes <= SHEET_PIXELS).sum()), 1)
+        group, by_size = by_size[:fitting], by_size[fitting:]
+        bitmaps = [masks[ks[0]] for ks in group]
+        which = [index for index, ks in enumerate(group) for _ in ks]
+        yield bitmaps, [k for ks in group for k in ks], which  # type: ignore[misc]
+
+
+def _sample_bitmaps(
+    bitmaps: Sequence[Bitmap], which: Sequence[int], frames: np.ndarray, m: int
+) -> np.ndarray:
+    """RoIAlign (aligned, adaptive) of bitmap ``which[r]`` in frame r, cut at one half, as
+    detectron2's BitMasks do: ``[R, m, m]``."""
+    height = max(bitmap.pixels.shape[0] for bitmap in bitmaps)
+    width = max(bitmap.pixels.shape[1] for bitmap in bitmaps)
+    # At least one pixel of zeros around each crop: outside it there is no object, while RoIAlign
+    # would repeat the border.
+    sheet = np.zeros((len(bitmaps), 1, height + 2, width + 2), dtype=np.float32)
+    for place, bitmap in zip(sheet[:, 0], bitmaps, strict=True):
+        h, w = bitmap.pixels.shape
+        place[1 : h + 1, 1 : w + 1] = bitmap.pixels
+    lengths = np.array([bitmap.pixels.shape[::-1] * 2 for bitmap in bitmaps])  # w h w h
+    corners = np.array([bitmap.box for bitmap in bitmaps])[which]  # [R, 4]
+    origin = np.tile(corners[:, :2], 2)
+    scale = lengths[which] / np.tile(corners[:, 2:] - corners[:, :2], 2)
+    in_crop = (frames.astype(np.float64) - origin) * scale + 1
+    rois = torch.from_numpy(np.column_stack([which, in_crop])).float()  # [R, 5]
+    sampled = roi_align(torch.from_numpy(sheet), rois, (m, m), 1.0, sampling_ratio=0, aligned=True)
     return (sampled[:, 0] >= 0.5).numpy()
 
 
