@@ -185,7 +185,7 @@ def test_no_masks_give_no_targets() -> None:
 
 
 def test_masks_and_boxes_must_be_of_one_number() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="2 boxes"):
         mask_targets([SQUARE], torch.zeros(2, 4), 14)
 
 
