@@ -5,6 +5,7 @@ spoils one annotation alone (a box of no size, a polygon of two points) leaves t
 `Problems` counts and lists it.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from data.outlines import Outline, Unusable, outline_area, read_outline
 from ops.errors import InputError
 from ops.structures import Category
@@ -20,6 +23,8 @@ from ops.structures import Category
 # A box is as good as without size below so many pixels, inside the image: the logarithm of its side
 # is what the network learns.
 LEAST_SIDE = 0.01
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Annotation:
 
     id: int
     label: int
-    box_xywh: tuple[float, float, float, float]
+    box_xywh: Box
     area: float
     crowd: bool
     outline: Outline
@@ -45,13 +50,19 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image of the file and what is known of it."""
+    """One image of the file and what is known of it.
+
+    `digest`, 8 bytes, stands for the image and where its objects are: equal for two annotation
+    files exactly if id, name, size and the boxes with their categories are. Outlines have no part
+    in it, so it is the same whether they are read or not.
+    """
 
     id: int
     file_name: str
     height: int
     width: int
     annotations: tuple[Annotation, ...]
+    digest: bytes = b""
 
     @property
     def objects(self) -> tuple[Annotation, ...]:
@@ -113,6 +124,7 @@ def read_annotations(
         raise InputError(f"{path}: `images` is empty; name a file that lists at least one image")
     sizes = {id_: _image_size(image, id_, path) for id_, image in images.items()}
     kept: dict[int, list[Annotation]] = {id_: [] for id_ in images}
+    stated: dict[int, list[tuple[float, ...]]] = {id_: [] for id_ in images}
     problems = Problems()
     for id_, entry in _by_id(document, "annotations", path).items():
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
@@ -126,8 +138,10 @@ def read_annotations(
                 f"boxes alone (data.masks=false)"
             )
         try:
+            box = _read_box(entry.get("bbox"), sizes[image_id])
+            stated[image_id].append((category_id, *box))
             annotation, mended = _read_annotation(
-                entry, id_, labels[category_id], sizes[image_id], masks
+                entry, id_, labels[category_id], box, sizes[image_id], masks
             )
         except Unusable as reason:
             problems.left_out.setdefault(str(reason), []).append(id_)
@@ -141,11 +155,17 @@ def read_annotations(
             + (f" ({problems.describe()})" if problems.left_out else "")
             + "; correct them or name another file"
         )
-    entries = [
-        ImageEntry(id_, images[id_]["file_name"], *sizes[id_], tuple(kept[id_]))
-        for id_ in sorted(images)
-    ]
+    entries = []
+    for id_ in sorted(images):
+        name = images[id_]["file_name"]
+        digest = _digest((id_, name, *sizes[id_]), stated[id_])
+        entries.append(ImageEntry(id_, name, *sizes[id_], tuple(kept[id_]), digest))
     return categories, entries, problems
+
+
+def _digest(image: tuple[object, ...], boxes: list[tuple[float, ...]]) -> bytes:
+    content = repr(image).encode() + np.array(sorted(boxes), dtype="<f8").tobytes()
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -223,11 +243,10 @@ def _unknown(path: Path, id_: int, kind: str, named: object) -> InputError:
 
 
 def _read_annotation(
-    entry: dict[str, Any], id_: int, label: int, size: tuple[int, int], masks: bool
+    entry: dict[str, Any], id_: int, label: int, box: Box, size: tuple[int, int], masks: bool
 ) -> tuple[Annotation, str]:
     """The annotation, and what had to be mended ("" if nothing); Unusable says why not."""
     segmentation = entry.pop("segmentation", None)  # a long list of numbers: let it be freed
-    box = _read_box(entry.get("bbox"), size)
     outline, mended = read_outline(segmentation, size) if masks else (None, "")
     stated = entry.get("area")
     area = float(stated) if _is_number(stated) else outline_area(outline, box)
@@ -238,7 +257,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _read_box(box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _read_box(box: Any, size: tuple[int, int]) -> Box:
     if not isinstance(box, list) or len(box) != 4:
         raise Unusable("no box of four numbers")
     if not all(map(_is_number, box)):

@@ -1,5 +1,6 @@
 """Data sets in COCO's form: an annotation file and a folder of images."""
 
+import hashlib
 import os
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -17,8 +19,10 @@ from data import rle
 from data.annotations import Annotation, ImageEntry, read_annotations
 from data.images import check_header, read_image
 from data.packing import PackedEntries
+from data.proposal_file import ProposalFile, open_proposals
 from data.settings import from_settings
 from data.transforms import EvalTransform, TrainTransform
+from ops.boxes import clip, is_nonempty
 from ops.errors import InputError
 from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
 
@@ -109,6 +113,7 @@ class CocoDataset(Dataset[Sample]):
         )
         self._crowds = sum(len(entry.annotations) for entry in entries) - len(labels)
         self._entries = PackedEntries(entries)
+        self._proposals: tuple[ProposalFile, int] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -119,7 +124,8 @@ class CocoDataset(Dataset[Sample]):
     def read(self, index: int) -> Sample:
         """The image at its own size with its objects; crowd regions are no part of the target.
 
-        Boxes are clipped to the image. Raises InputError as `data.images.read_image`.
+        Boxes are clipped to the image. Raises InputError as `data.images.read_image`, and where the
+        attached file of proposals has been replaced.
         """
         entry = self._entries[index]
         size = (entry.height, entry.width)
@@ -133,7 +139,40 @@ class CocoDataset(Dataset[Sample]):
             labels=torch.tensor([a.label for a in objects], dtype=torch.int64),
             masks=tuple(_segmentation(a, entry.height) for a in objects) if self.masks else (),
         )
-        return Sample(image, target, entry.id, size)
+        return Sample(image, target, entry.id, size, self._proposals_of(entry))
+
+    def attach_proposals(self, path: Path, *, top: int, detector: str | None = None) -> None:
+        """Let samples come with their `top` best proposals of a file (`data.proposal_file`).
+
+        The file may be one of more images than these.
+
+        Args:
+            detector: hash of the weights that must have made the file; None admits any.
+
+        Raises:
+            InputError: no such file, an image that it lacks or that has changed since, or another
+                detector.
+        """
+        proposals = open_proposals(Path(path))
+        proposals.check(self, detector=detector)
+        self._proposals = (proposals, top)
+
+    def _proposals_of(self, entry: ImageEntry) -> Tensor | None:
+        if self._proposals is None:
+            return None
+        file, top = self._proposals
+        boxes = file.for_image(entry.id, entry.digest, top)
+        boxes = clip(boxes, (entry.height, entry.width))
+        return boxes[is_nonempty(boxes)]
+
+    def digest(self, index: int) -> bytes:
+        """8 bytes that stand for the image; see `ImageEntry`."""
+        return self._entries[index].digest
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digits that stand for all images."""
+        digests = b"".join(entry.digest for entry in self._entries)
+        return hashlib.blake2b(digests, digest_size=8).hexdigest()
 
     def path(self, index: int) -> Path:
         """The image's file."""
@@ -188,6 +227,7 @@ class CocoDataset(Dataset[Sample]):
             f"{self.objects_by_label.sum()} objects",
             f"{self._crowds} crowd regions" if self._crowds else "",
             self.problems.describe(most),
+            "" if self._proposals is None else self._proposals[0].describe(self._proposals[1]),
         ]
         return f"{self.annotations_file.name}: {', '.join(filter(None, parts))}"
 
