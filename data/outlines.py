@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from data import rle
+from ops.structures import Bitmap, Polygons, Segmentation
 
 Outline = tuple[np.ndarray, ...] | np.ndarray | None
 """Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
@@ -81,3 +82,12 @@ def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> fl
     if outline is None:
         return box[2] * box[3]
     return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
+
+
+def as_segmentation(outline: Outline, height: int) -> Segmentation:
+    """An outline, which must be one, as transforms take it; `height` is its image's."""
+    if isinstance(outline, tuple):
+        return Polygons(outline)
+    assert outline is not None
+    pixels, (x1, y1, x2, y2) = rle.crop(outline, height)
+    return Bitmap(pixels, (float(x1), float(y1), float(x2), float(y2)))
