@@ -200,8 +200,8 @@ def baseline_of(cells: Sequence[Cell], word: str | None) -> dict[tuple[str, int]
         if wanted and wanted == names[: len(wanted)]:
             if cell.group in chosen:
                 raise InputError(
-                    f"--baseline {word or 'pool'}: is {chosen[cell.group].label} and {cell.label} at stride "
-                    f"{cell.stride}; say which, such as --baseline '{' '.join(names)}'"
+                    f"--baseline {word or 'pool'}: is {chosen[cell.group].label} and {cell.label} at "
+                    f"stride {cell.stride}; say which, such as --baseline '{' '.join(names)}'"
                 )
             chosen[cell.group] = cell
     if word and not chosen:

@@ -138,8 +138,8 @@ def differences(study: Study, group: Group) -> Table:
                 rows.append((*ours, number(published), signed(further)))
     against = study.baseline_label(group)
     note = (
-        "Points. Intervals of 95 %, each on its own; differences are taken between runs of the same "
-        f"seed. Paper: {paper.SETTING}, table {paper.TABLES.get(group[1], NOTHING)}."
+        "Points. Intervals of 95 %, each on its own; differences are taken between runs of the "
+        f"same seed. Paper: {paper.SETTING}, table {paper.TABLES.get(group[1], NOTHING)}."
     )
     if baseline is None or not baseline.scores:
         note += f" {against} is not finished here, so that there is nothing to compare with."
