@@ -200,7 +200,7 @@ def legend(x: float, y: float, shown: Sequence[Reading], width: float) -> tuple[
     entries = [(BOX, "the true box", "line"), (MAPPED, "the box as mapped", "dash")]
     if any(reading.pooler.sampled for reading in shown):
         entries.append((POINT, "sampling point", "dot"))
-    entries.append((READ, "read", "fill"))
+    entries.append((READ, "read (paler: less weight)", "fill"))
     for name, colour, text in (
         ("lost_mapping", LOST_MAPPING, "lost by mapping the box"),
         ("lost_cutting", LOST_CUTTING, "lost by cutting the bins"),

@@ -196,6 +196,12 @@ class Reading:
         rows, columns = _totals(self.plan.rows), _totals(self.plan.columns)
         return {(x, y): rows[y] * columns[x] for x, y in self.coverage.read}
 
+    def foreign_share(self) -> float:
+        """How much of all weight lies on cells that the true box does not touch."""
+        share = self.weights()
+        total = sum(share.values())
+        return sum(share[cell] for cell in self.coverage.foreign) / total if total else 0.0
+
     def values(self, features: Tensor) -> Tensor:
         """The op's own output ``[rows, columns]`` on a map ``[H, W]``."""
         maps = features[None, None].to(torch.float64)
@@ -266,7 +272,9 @@ def _warp_mnc(samples: int, agg: str) -> Pooler:
 
 
 def _warp(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
-    """RoIWarp of the paper's table; or, for teaching, with the box cut down instead of rounded."""
+    """RoIWarp of the paper's table; or, for teaching, with the box cut down instead of rounded and
+    the points at the thirds of a bin."""
+    placement = "thirds" if word == "warp_floor" else "uniform"
     whole = torch.floor if word == "warp_floor" else round_half_away
 
     def plan(area: Grid) -> RoIPlan:
@@ -274,7 +282,7 @@ def _warp(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
         size = area.boxes[:, 2:] - area.boxes[:, :2]
         end = start + size.floor() if word == "warp_floor" else whole(area.boxes[:, 2:])
         boxes = torch.cat((start, start + at_least(end - start, 1)), dim=1)
-        return sampled(area.with_boxes(boxes), samples, aligned)
+        return sampled(area.with_boxes(boxes), samples, aligned, placement)
 
     if word == "warp_floor":
         op = partial(_from_plan, plan=plan, agg=agg)
@@ -304,7 +312,15 @@ def _align(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
     def plan(area: Grid) -> RoIPlan:
         return sampled(area, samples, aligned, placement)
 
-    return Pooler(word, "RoIAlign", "nothing rounded", agg, op, plan, True)
+    subtitle = (
+        "nothing rounded"
+        + {
+            "align": "",
+            "align_thirds": ", points at thirds",
+            "align_adaptive": ", adaptive",
+        }[word]
+    )
+    return Pooler(word, "RoIAlign", subtitle, agg, op, plan, True)
 
 
 def coverage(plan: RoIPlan, box: Box, mapped: Box, map_size: tuple[int, int]) -> Coverage:

@@ -40,12 +40,18 @@ def hero() -> Canvas:
         y = 96 + frame.height
         lost = len(reading.coverage.lost_mapping | reading.coverage.lost_cutting)
         items.append(Text(x, y + 30, f"{lost} cells lost", 17, INK, bold=True))
-        foreign = len(reading.coverage.foreign)
-        items.append(Text(x, y + 51, f"{foreign} cells read from outside", 14, MUTED))
+        items.append(Text(x, y + 51, _from_outside(reading), 13, MUTED))
     keys, tall = legend(LEFT, y + 84, readings, WIDTH - LEFT - MARGIN)
     height = y + 84 + tall + 6
     says = "RoIPool, RoIWarp and RoIAlign read the cells under one box"
     return Canvas(WIDTH, height, (card(WIDTH, height), *items, *keys), says)
+
+
+def _from_outside(reading: Reading) -> str:
+    count = len(reading.coverage.foreign)
+    if not count or not reading.pooler.sampled:
+        return f"{count} read from outside the box"
+    return f"{count} touched outside: {100 * reading.foreign_share():.0f} % of the weight"
 
 
 def strip() -> Canvas:
