@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ from tqdm import tqdm
 from data import rle
 from data.annotations import Annotation, ImageEntry, read_annotations
 from data.images import check_header, read_image
+from data.outlines import as_segmentation
 from data.packing import PackedEntries
 from data.proposal_file import ProposalFile, open_proposals
 from data.settings import from_settings
 from data.transforms import EvalTransform, TrainTransform
 from ops.boxes import clip, is_nonempty
 from ops.errors import InputError
-from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
+from ops.structures import Sample, Target
 
 # Up to so many images a check before training decodes every one (about half a minute); beyond, it
 # reads the headers alone and leaves the rest to `scripts/validate_data.py`.
@@ -130,15 +131,7 @@ class CocoDataset(Dataset[Sample]):
         entry = self._entries[index]
         size = (entry.height, entry.width)
         image = read_image(self.folder / entry.file_name, size)  # [3, H, W]
-        objects = entry.objects
-        boxes = np.array([a.box_xywh for a in objects], dtype=np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        boxes = boxes.clip(0, [entry.width, entry.height] * 2)
-        target = Target(
-            boxes=torch.from_numpy(boxes.astype(np.float32)),
-            labels=torch.tensor([a.label for a in objects], dtype=torch.int64),
-            masks=tuple(_segmentation(a, entry.height) for a in objects) if self.masks else (),
-        )
+        target = _target(entry.objects, size, self.masks)
         return Sample(image, target, entry.id, size, self._proposals_of(entry))
 
     def attach_proposals(self, path: Path, *, top: int, detector: str | None = None) -> None:
@@ -173,6 +166,16 @@ class CocoDataset(Dataset[Sample]):
         """Hexadecimal digits that stand for all images."""
         digests = b"".join(entry.digest for entry in self._entries)
         return hashlib.blake2b(digests, digest_size=8).hexdigest()
+
+    def crowds(self, index: int) -> Target:
+        """An image's crowd regions, which no sample's target holds, in the pixels of its file."""
+        entry = self._entries[index]
+        regions = [a for a in entry.annotations if a.crowd]
+        return _target(regions, (entry.height, entry.width), self.masks)
+
+    def entry(self, index: int) -> ImageEntry:
+        """What the annotations say of an image."""
+        return self._entries[index]
 
     def path(self, index: int) -> Path:
         """The image's file."""
@@ -232,13 +235,16 @@ class CocoDataset(Dataset[Sample]):
         return f"{self.annotations_file.name}: {', '.join(filter(None, parts))}"
 
 
-def _segmentation(annotation: Annotation, height: int) -> Segmentation:
-    outline = annotation.outline
-    if isinstance(outline, tuple):
-        return Polygons(outline)
-    assert outline is not None
-    pixels, (x1, y1, x2, y2) = rle.crop(outline, height)
-    return Bitmap(pixels, (float(x1), float(y1), float(x2), float(y2)))
+def _target(annotations: Sequence[Annotation], size: tuple[int, int], masks: bool) -> Target:
+    """Annotations of an image of `size` (height, width), their boxes clipped to it."""
+    boxes = np.array([a.box_xywh for a in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = boxes.clip(0, [size[1], size[0]] * 2)
+    return Target(
+        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        labels=torch.tensor([a.label for a in annotations], dtype=torch.int64),
+        masks=tuple(as_segmentation(a.outline, size[0]) for a in annotations) if masks else (),
+    )
 
 
 def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> None:

@@ -115,13 +115,13 @@ def _draw(
     for k in reversed(order):
         draw_box(picture, corners[k], colours[kinds[k]])
     texts = [
-        "crowd " * (k in crowds)
+        "crowd: " * (k in crowds)
         + _label(names, kind, None if scores is None else float(_array(scores)[k]))
         for k, kind in enumerate(kinds)
     ]
     draw_labels(
         picture,
-        [(texts[k].strip(), as_area(corners[k]), colours[kinds[k]]) for k in order if texts[k]],
+        [(texts[k].rstrip(": "), as_area(corners[k]), colours[kinds[k]]) for k in order if texts[k]],
     )
     return picture
 
