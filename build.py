@@ -5,6 +5,7 @@ Of the project's modules, the entry points alone see a configuration, and this i
 """
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,17 @@ def command_line(action: Callable[[], Any]) -> Any:
         return action()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if _in_a_sweep():
             raise
         sys.exit(2)
+    except Exception as error:
+        if not _in_a_sweep():
+            raise
+        # Told here, because Hydra tells of the first failure alone, at the end; and raised as plain
+        # text, because not every error survives the way back from a launcher's process.
+        traceback.print_exc()
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _in_a_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

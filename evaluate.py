@@ -55,6 +55,7 @@ from models.mask_rcnn import MaskRCNN
 from ops.boxes import rescale
 from ops.errors import InputError
 from ops.structures import Batch, Detections
+from overrides import run_command
 
 LOSS_SEED = 0  # the validation loss samples the same anchors and RoIs every time
 
@@ -282,4 +283,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "evaluate")

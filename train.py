@@ -55,6 +55,7 @@ from models.mask_rcnn import MaskRCNN
 from models.network import describe
 from ops.errors import InputError
 from ops.structures import Batch
+from overrides import run_command
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
 NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")
@@ -389,4 +390,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "train")

@@ -37,6 +37,7 @@ from engine.runtime import Runtime
 from evaluate import detect
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
+from overrides import run_command
 
 
 def dump(cfg: DictConfig, overrides: list[str]) -> Path:
@@ -116,4 +117,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "evaluate")

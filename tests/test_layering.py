@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ops", "data", "models", "engine", "scripts")
-ENTRY_POINTS = ("build", "train", "evaluate")
+ENTRY_POINTS = ("overrides", "build", "train", "evaluate")
 SOURCES = sorted(
     [
         *(file for package in PACKAGES for file in (PROJECT / package).rglob("*.py")),
@@ -24,15 +24,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"data", "ops"},
     "models": {"models", "ops"},
     "engine": {"engine", "ops"},
+    "overrides": {"ops"},
     "build": {"data", "engine", "models", "ops"},
-    "evaluate": {"build", "data", "engine", "models", "ops"},
-    "train": {"build", "data", "engine", "evaluate", "models", "ops"},
-    "scripts": {"build", "data", "engine", "evaluate", "models", "ops", "scripts", "train"},
+    "evaluate": {"build", "data", "engine", "models", "ops", "overrides"},
+    "train": {"build", "data", "engine", "evaluate", "models", "ops", "overrides"},
+    "scripts": {*PACKAGES, "build", "evaluate", "overrides", "train"},
 }
 # One library, one home: the only files (or folders) that may name it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "hydra": ("build.py", "train.py", "evaluate.py", "scripts/"),
-    "omegaconf": ("build.py", "train.py", "evaluate.py", "scripts/"),
+    "hydra": ("overrides.py", "build.py", "train.py", "evaluate.py", "scripts/"),
+    "omegaconf": ("overrides.py", "build.py", "train.py", "evaluate.py", "scripts/"),
     "pycocotools": ("ops/masks.py", "engine/coco_eval.py"),
     "faster_coco_eval": ("engine/coco_eval.py",),
     "tensorboard": ("engine/tracking.py", "engine/dashboard.py"),
