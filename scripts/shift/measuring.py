@@ -1,0 +1,249 @@
+"""What moving an image by some pixels does to a trained network, and to its pooler alone.
+
+A backbone of stride s commutes with a shift by s pixels, and with no smaller one. So a change of
+the pooled features has two causes, the backbone and the pooler, and two figures tell them apart:
+
+- `feature_change`: of the trained network's own pooled features, both causes together;
+- `jump`: of the pooler alone, on a map that is shifted exactly. Its two channels hold at each cell
+  the place of the cell's centre in the image, so a bin's pooled values say where it reads. With an
+  exact pooler that place moves with the object; how far it strays is the jump, in image pixels.
+  A linear map is also what bilinear interpolation reproduces without error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from build import build_data, build_runtime, checkpoint_path, plain, restored_model
+from data.coco import DataSplits
+from data.translation import laid_on
+from engine.checkpoint import load_checkpoint
+from engine.coco_eval import coco_metrics, coco_results
+from engine.dashboard import Value, hyperparameters
+from engine.runtime import Runtime
+from models.heads import RoIPooler
+from models.mask_rcnn import MaskRCNN
+from models.roi_heads import RoIHeads
+from ops.boxes import clip, is_nonempty
+from ops.errors import InputError
+from ops.structures import Detections, Sample
+
+SCORED = ("AP", "AP50", "AP75")
+
+
+@dataclass(frozen=True)
+class ShiftedRun:
+    """What one run gives at each shift.
+
+    Attributes:
+        folder: of the run.
+        settings: see `engine.dashboard.hyperparameters`.
+        images: how many were shifted.
+        figures: by shift in pixels: ``bbox/AP`` ... in percent, ``feature_change`` in percent,
+            ``jump`` in pixels.
+    """
+
+    folder: Path
+    settings: dict[str, Value]
+    images: int
+    figures: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run's network and data, ready to be used."""
+
+    model: MaskRCNN
+    heads: RoIHeads
+    data: DataSplits
+    runtime: Runtime
+    stride: int
+    backend: str
+    settings: dict[str, Value]
+
+
+def measure(
+    folder: Path, *, images: int, shifts: Sequence[int] | None = None, progress: bool = True
+) -> ShiftedRun:
+    """Shift the first validation images, detect on them, score, and compare pooled features.
+
+    Args:
+        folder: of a finished run with a second stage.
+        images: how many; 0 takes all.
+        shifts: pixels, right and down alike; those beyond the stride are left out. None takes
+            `default_shifts`. Shift 0 always comes along: the others are compared with it.
+
+    Raises:
+        InputError: its checkpoint or data cannot be had.
+    """
+    run = _open(folder)
+    chosen = default_shifts(run.stride) if shifts is None else shifts
+    chosen = sorted({0, *(shift for shift in chosen if shift <= run.stride)})
+    indices = range(min(images or len(run.data.val), len(run.data.val)))
+    results: dict[int, list[dict[str, Any]]] = {shift: [] for shift in chosen}
+    changes = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
+    jumps = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
+    bar = tqdm(
+        total=len(indices) * len(chosen),
+        desc=f"{folder.parent.name}/{folder.name}",
+        disable=not progress,
+        leave=False,
+        unit="image",
+    )
+    for index in indices:
+        still: tuple[Tensor, Tensor] | None = None
+        for shift in chosen:
+            found, pooled, places = _look(run, index, shift)
+            results[shift] += found
+            still = still or (pooled, places)
+            change = (pooled - still[0]).abs().sum()
+            changes[shift] += torch.stack((change, still[0].abs().sum()))
+            strays = (places - still[1]).norm(dim=1)  # [G, P, P]
+            jumps[shift] += torch.tensor([strays.sum(), strays.numel()])
+            bar.update()
+    bar.close()
+    figures = {
+        shift: {
+            **_scores(run, results[shift], len(indices)),
+            "feature_change": 100 * _ratio(changes[shift]),
+            "jump": _ratio(jumps[shift]),
+        }
+        for shift in chosen
+    }
+    return ShiftedRun(folder, run.settings, len(indices), figures)
+
+
+def default_shifts(stride: int) -> list[int]:
+    """Every eighth of the stride, and the whole stride."""
+    return list(range(0, stride + 1, stride // 8))
+
+
+def shifted(sample: Sample, shift: int, stride: int) -> tuple[Sample, int]:
+    """The image moved right and down by `shift` pixels, and where its corner then lies.
+
+    It lies on a ground of its mean colour with a margin of a stride or more on every side. The
+    ground has the same size for every shift from 0 to the stride, and no object is cut.
+    """
+    height, width = sample.image.shape[1:]
+    size = (_ground(height, stride), _ground(width, stride))
+    corner = stride + shift
+    return laid_on(sample, size, (corner, corner)), corner
+
+
+def _ground(edge: int, stride: int) -> int:
+    return -(-edge // stride) * stride + 3 * stride
+
+
+def places_read(
+    pooler: RoIPooler, boxes: Tensor, size: tuple[int, int], bins: int, stride: int, corner: int
+) -> Tensor:
+    """Where in the image each bin reads: x and y in its pixels, float64 ``[G, 2, bins, bins]``.
+
+    Args:
+        boxes: ``[G, 4]`` on the ground.
+        size: (rows, columns) of the feature map.
+        corner: where the image's corner lies on the ground, x and y alike.
+    """
+    rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) * stride - corner for n in size)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return pooler(torch.stack((x, y))[None], [boxes.double().cpu()], bins)
+
+
+def _open(folder: Path) -> _Trained:
+    path = checkpoint_path(folder)
+    checkpoint = load_checkpoint(path)
+    cfg = OmegaConf.create(checkpoint.config_text)
+    assert isinstance(cfg, DictConfig)
+    if cfg.get("proposals_only"):
+        raise InputError(f"{folder}: has no pooler (it only proposes); give a detector's run")
+    # Small differences are compared: they must not be those of a short number format.
+    OmegaConf.update(cfg, "precision", "float32")
+    runtime = build_runtime(cfg)
+    data = build_data(cfg)
+    model = restored_model(cfg, checkpoint, data.val, path).to(runtime.device).eval()
+    assert model.roi_heads is not None
+    settings = hyperparameters(plain(cfg))
+    return _Trained(
+        model, model.roi_heads, data, runtime, cfg.stride, cfg.evaluation.backend, settings
+    )
+
+
+@torch.no_grad()
+def _look(run: _Trained, index: int, shift: int) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
+    """One image at one shift: COCO's results in the file's pixels, the pooled features of its true
+    boxes ``[G, C, P, P]``, and where their bins read ``[G, 2, P, P]``."""
+    prepared = run.data.eval_transform(run.data.val.read(index))
+    sample, corner = shifted(prepared, shift, run.stride)
+    model, device = run.model, run.runtime.device
+    image = sample.image.to(device)
+    size = (image.shape[1], image.shape[2])
+    features = model.backbone(model.normalize([image]))  # [1, C, H, W]
+    if sample.proposals is not None:
+        proposals = [sample.proposals.to(device)]
+    else:
+        assert model.rpn is not None
+        proposals = [found.boxes for found in model.rpn(features, [size], None)[0]]
+    found = run.heads.detect(features, proposals, [size])[0].cpu()
+
+    head = run.heads.head
+    boxes = sample.target.boxes.to(device)
+    pooled = head.pooler(features, [boxes], head.pool_size).double().cpu()
+    grid = (features.shape[2], features.shape[3])
+    places = places_read(head.pooler, boxes, grid, head.pool_size, run.stride, corner)
+    prepared_size = (prepared.image.shape[1], prepared.image.shape[2])
+    results = _in_file(run, found, corner, prepared_size, sample)
+    return results, pooled, places
+
+
+def _in_file(
+    run: _Trained, found: Detections, corner: int, prepared: tuple[int, int], sample: Sample
+) -> list[dict[str, Any]]:
+    """Detections on the ground as COCO's results in the pixels of the file.
+
+    A box that reaches beyond the image is cut for the box score alone: its mask is pasted from the
+    whole box, as it was predicted.
+    """
+    original = sample.original_size
+    scale_y, scale_x = original[0] / prepared[0], original[1] / prepared[1]
+    boxes = (found.boxes - corner) * torch.tensor([scale_x, scale_y, scale_x, scale_y])
+    cut = clip(boxes, original)
+    inside = is_nonempty(cut)
+    results = coco_results(
+        Detections(
+            boxes[inside],
+            found.scores[inside],
+            found.labels[inside],
+            None if found.masks is None else found.masks[inside],
+        ),
+        image_id=sample.image_id,
+        original_size=original,
+        category_ids=[category.id for category in run.data.val.categories],
+    )
+    for result, (x1, y1, x2, y2) in zip(results, cut[inside].tolist(), strict=True):
+        result["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    return results
+
+
+def _scores(run: _Trained, results: list[dict[str, Any]], images: int) -> dict[str, float]:
+    """COCO's figures over the first `images` validation images."""
+    truth = run.data.val.ground_truth()
+    ids = set(run.data.val.image_ids[:images])
+    part = {
+        "images": [image for image in truth["images"] if image["id"] in ids],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in ids],
+        "categories": truth["categories"],
+    }
+    kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
+    metrics = coco_metrics(part, results, iou_types=kinds, backend=run.backend)
+    return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
+
+
+def _ratio(sums: Tensor) -> float:
+    """Of two sums; 0 where there was nothing to sum."""
+    return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0

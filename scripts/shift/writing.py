@@ -1,0 +1,203 @@
+"""The shift probe's results for people: one table as CSV, one as Markdown, one plot."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from engine.run_folder import replacing, write_text
+from scripts.shift.measuring import ShiftedRun
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+COLOURS = {"RoIPool": "#c2410c", "RoIWarp": "#7c3aed", "RoIAlign": "#0369a1"}
+OTHER_COLOUR = "#4d7c0f"
+PANELS = {
+    "AP": "{} AP, percent",
+    "feature_change": "pooled features, change in percent",
+    "jump": "place that a bin reads, jump in pixels",
+}
+EXPLANATION = """\
+Each validation image is laid on a ground of its own mean colour, with a margin of at least one
+stride on every side, and moved right and down by whole pixels. The ground has the same size at
+every shift and no object is cut. Detections are moved back and scored against the file's
+annotations. All shifts up to, not including, the stride count alike; ± is the standard deviation
+over seeds.
+
+- **AP unshifted**, **shifted** (mean over the shifts), **range** (largest minus smallest).
+- **features**: mean |f(shift) - f(0)| / mean |f(0)| of the trained network's pooled features of the
+  true boxes, moved with the image. The backbone has a share in it, for it commutes with whole
+  strides alone; **a whole stride** is the control: what it leaves comes from the ground's border.
+- **jump**: the pooler alone, on a linear map shifted exactly: how far the place that a bin reads
+  moves against the object, in image pixels. Nothing that is trained has a part in it.
+"""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds, and their standard deviation (None of one seed)."""
+
+    mean: float
+    sd: float | None
+
+    @staticmethod
+    def over(values: Sequence[float]) -> "Spread":
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return Spread(float(np.mean(values)), sd)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
+
+
+@dataclass(frozen=True)
+class ShiftedCell:
+    """The runs of one cell, which differ in their seed alone."""
+
+    name: str
+    runs: tuple[ShiftedRun, ...]
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per feature cell."""
+        return int(self.runs[0].settings["stride"])
+
+    @property
+    def label(self) -> str:
+        """Pooler and aggregation."""
+        settings = self.runs[0].settings
+        return f"{settings['pooler']} {settings['agg']}".strip()
+
+    @property
+    def kind(self) -> str:
+        """ "segm", or "bbox" of a network without masks."""
+        return "segm" if "segm/AP" in self.runs[0].figures[0] else "bbox"
+
+    @property
+    def shifts(self) -> list[int]:
+        """In pixels, ascending, 0 first."""
+        return list(self.runs[0].figures)
+
+    def at(self, shift: int, figure: str) -> Spread:
+        """A figure at one shift."""
+        return Spread.over([run.figures[shift][figure] for run in self.runs])
+
+    def over_shifts(self, figure: str, reduce: Callable[[list[float]], float]) -> Spread | None:
+        """What `reduce` makes of a figure's values at the shifts that are no whole stride."""
+        between = [shift for shift in self.shifts if 0 < shift < self.stride]
+        if not between:
+            return None
+        return Spread.over([reduce([r.figures[s][figure] for s in between]) for r in self.runs])
+
+
+def write_all(folder: Path, cells: Sequence[ShiftedCell], images: int) -> list[Path]:
+    """Write shift.csv, shift.md and shift.png into `folder`; returns their paths.
+
+    Args:
+        images: how many images were shifted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"shift.{form}" for form in ("csv", "md", "png")]
+    write_text(paths[0], as_csv(cells))
+    write_text(paths[1], as_markdown(cells, images))
+    plot(cells, paths[2])
+    return paths
+
+
+def as_csv(cells: Sequence[ShiftedCell]) -> str:
+    """One row a cell and shift: each figure's mean over seeds, and its standard deviation."""
+    figures = list(dict.fromkeys(f for cell in cells for f in cell.runs[0].figures[0]))
+    text = io.StringIO()
+    columns = [name for figure in figures for name in (figure, f"{figure}/sd")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["cell", "pooler", "agg", "backbone", "stride", "seeds", "shift", *columns])
+    for cell in cells:
+        settings = [cell.runs[0].settings[key] for key in ("pooler", "agg", "backbone", "stride")]
+        for shift in cell.shifts:
+            values: list[float | None] = []
+            for figure in figures:
+                absent = figure not in cell.runs[0].figures[shift]
+                spread = Spread(float("nan"), None) if absent else cell.at(shift, figure)
+                values += [None if absent else spread.mean, spread.sd]
+            cut = ["" if value is None else f"{value:.6g}" for value in values]
+            writer.writerow([cell.name, *settings, len(cell.runs), shift, *cut])
+    return text.getvalue()
+
+
+def as_markdown(cells: Sequence[ShiftedCell], images: int) -> str:
+    """One table a stride, one row a cell."""
+    lines = ["# Shifted images", "", f"{images} validation images.", "", EXPLANATION]
+    for stride in sorted({cell.stride for cell in cells}):
+        rows = [cell for cell in cells if cell.stride == stride]
+        shifts = ", ".join(map(str, rows[0].shifts))
+        lines += [
+            f"## Stride {stride}",
+            "",
+            f"Shifts of {shifts} pixels.",
+            "",
+            "| pooler | cell | seeds | AP of | unshifted | shifted | range | features, % "
+            "| a whole stride, % | jump, pixels |",
+            "|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
+            *map(_row, rows),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(cell: ShiftedCell) -> str:
+    ap = f"{cell.kind}/AP"
+    whole = cell.at(cell.stride, "feature_change") if cell.stride in cell.shifts else None
+    values = [
+        cell.at(0, ap),
+        cell.over_shifts(ap, np.mean),
+        cell.over_shifts(ap, np.ptp),
+        cell.over_shifts("feature_change", np.mean),
+        whole,
+        cell.over_shifts("jump", np.mean),
+    ]
+    texts = ["-" if value is None else str(value) for value in values]
+    kind = {"segm": "masks", "bbox": "boxes"}[cell.kind]
+    return f"| {' | '.join([cell.label, cell.name, str(len(cell.runs)), kind, *texts])} |"
+
+
+def plot(cells: Sequence[ShiftedCell], path: Path) -> None:
+    """One row of panels a stride: AP, features and jump against the shift, one line a cell."""
+    strides = sorted({cell.stride for cell in cells})
+    figure, grid = plt.subplots(
+        len(strides), len(PANELS), figsize=(13, 3.6 * len(strides)), squeeze=False
+    )
+    for stride, axes in zip(strides, grid, strict=True):
+        rows = [cell for cell in cells if cell.stride == stride]
+        for panel, ax in zip(PANELS, axes, strict=True):
+            for cell in rows:
+                _line(ax, cell, f"{cell.kind}/AP" if panel == "AP" else panel)
+            kind = {"segm": "mask", "bbox": "box"}[rows[0].kind]
+            ax.set_title(PANELS[panel].format(kind), fontsize=11)
+            ax.set_xlabel(f"shift in pixels (stride {stride})")
+            ax.set_xlim(0, stride)
+            ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(stride // 4))
+            ax.grid(alpha=0.3)
+            ax.spines[["top", "right"]].set_visible(False)
+        axes[1].set_ylim(bottom=0)
+        axes[2].set_ylim(bottom=0)
+        axes[2].legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    plt.close(figure)
+
+
+def _line(ax: Axes, cell: ShiftedCell, figure: str) -> None:
+    spreads = [cell.at(shift, figure) for shift in cell.shifts]
+    mean = np.array([spread.mean for spread in spreads])
+    sd = np.array([spread.sd or 0.0 for spread in spreads])
+    settings = cell.runs[0].settings
+    colour = COLOURS.get(str(settings["pooler"]), OTHER_COLOUR)
+    dashes = "--" if settings["agg"] == "max" and settings["pooler"] != "RoIPool" else "-"
+    ax.plot(cell.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=cell.label)
+    ax.fill_between(cell.shifts, mean - sd, mean + sd, color=colour, alpha=0.15, lw=0)
