@@ -9,11 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-
 from matplotlib.figure import Figure
 
 from engine.matches import IOU_THRESHOLDS

@@ -199,9 +199,10 @@ def baseline_of(cells: Sequence[Cell], word: str | None) -> dict[tuple[str, int]
         names = [cell.pooler.lower().removeprefix("roi"), cell.agg]
         if wanted and wanted == names[: len(wanted)]:
             if cell.group in chosen:
+                both = f"{chosen[cell.group].label} and {cell.label}"
                 raise InputError(
-                    f"--baseline {word or 'pool'}: is {chosen[cell.group].label} and {cell.label} at "
-                    f"stride {cell.stride}; say which, such as --baseline '{' '.join(names)}'"
+                    f"--baseline {word or 'pool'}: is {both} at stride {cell.stride}; "
+                    f"say which, such as --baseline '{' '.join(names)}'"
                 )
             chosen[cell.group] = cell
     if word and not chosen:
