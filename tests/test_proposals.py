@@ -293,3 +293,29 @@ def test_the_same_comes_out_of_any_number_of_workers(tmp_path: Path) -> None:
     assert len(found[0]) == 14
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     assert found[0][-1].tolist() == [[8, 8, 24, 24], [3, 4.5, 60, 40]]
+
+
+def test_proposals_of_photographs_stay_on_their_objects(tmp_path: Path, shared: Path) -> None:
+    """The truth as proposals, which RPNs without masks may write and networks with masks read."""
+    folder = shared / "coco-mini"
+    names = {
+        "annotations": folder / "annotations/instances_val2017.json",
+        "images": folder / "val2017",
+    }
+    select = Selection(count=12)
+    without, dataset = (CocoDataset(**names, masks=m, select=select) for m in (False, True))
+    truth = [without.read(index).target.boxes.numpy() for index in range(len(without))]
+    path = tmp_path / "val.safetensors"
+    records = [
+        Record(image_id, boxes, -np.arange(len(boxes), dtype=np.float32))
+        for image_id, boxes in zip(without.image_ids, truth, strict=True)
+    ]
+    write_proposals(path, without, records, detector=DETECTOR)
+    dataset.attach_proposals(path, top=100, detector=DETECTOR)
+    transform = TrainTransform(short_edges=[100, 150], long_edge=200, vertical_flip=0.5)
+    batches = train_loader(dataset, transform, batch_size=4, seed=1, workers=0)
+    for _ in range(3):
+        batch = next(batches)
+        assert batch.proposals is not None
+        for proposals, target in zip(batch.proposals, batch.targets, strict=True):
+            assert len(target.boxes) > 0 and torch.equal(proposals, target.boxes)
