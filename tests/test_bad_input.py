@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import overrides
 import pytest
 import small_coco
 from omegaconf import OmegaConf
 from short_runs import composed, short_run
 
+import overrides
 from build import build_model, command_line
 from engine.checkpoint import save_checkpoint
 from evaluate import evaluate_checkpoint, evaluate_detections
@@ -233,9 +233,7 @@ def test_train_py_prints_one_line(tmp_path: Path) -> None:
 def test_a_word_that_does_not_exist_is_one_line(tmp_path: Path, program: str) -> None:
     done = run(tmp_path, program, "shedule.steps=3", "stride=32")
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: shedule.steps: no such setting; did you mean schedule.steps?\n"
-    )
+    assert done.stderr == ("error: shedule.steps: no such setting; did you mean schedule.steps?\n")
     assert not (tmp_path / "outputs").exists()
 
 
