@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ops.errors import InputError
 from scripts.explain.canvas import Canvas, write
 from scripts.explain.figure import Chosen, explain_figure
-from scripts.explain.geometry import WORDS, Reading, Scene, bump, choose
+from scripts.explain.geometry import WORDS, Pooler, Reading, Scene, bump, choose
 
 EXAMPLE = (296.0, 192.0, 496.0, 337.0)
 
@@ -80,7 +80,12 @@ def draw(chosen: argparse.Namespace) -> None:
         if chosen.box is None:
             raise InputError("--box: give x1 y1 x2 y2 in the photograph's pixels")
         canvas = photo_figure(
-            chosen.image, tuple(chosen.box), poolers, chosen.stride, bins(chosen), chosen.checkpoint
+            chosen.image,
+            tuple(chosen.box),
+            poolers,
+            stride=chosen.stride,
+            output_size=bins(chosen),
+            checkpoint=chosen.checkpoint,
         )
         report(save(canvas, chosen.output or Path("outputs/explain"), chosen.image.stem))
     else:
@@ -92,7 +97,7 @@ def figure(chosen: argparse.Namespace) -> Canvas:
     """The figure of one box on a made-up map."""
     width, height = chosen.size
     box = tuple(chosen.box or EXAMPLE)
-    scene = Scene(box, (height, width), chosen.stride, bins(chosen))  # type: ignore[arg-type]
+    scene = Scene(box, (height, width), chosen.stride, bins(chosen))
     readings = [Reading(pooler(chosen, word), scene) for word in chosen.pooler]
     features = bump(scene.map_size, readings[0].box)
     row, column, sample = chosen.point
@@ -101,7 +106,7 @@ def figure(chosen: argparse.Namespace) -> Canvas:
     return explain_figure(readings, features, Chosen(row, column, sample))
 
 
-def pooler(chosen: argparse.Namespace, word: str):  # type: ignore[no-untyped-def]
+def pooler(chosen: argparse.Namespace, word: str) -> Pooler:
     agg = None if word.startswith("pool") or word == "prroi" else chosen.agg
     return choose(word, sampling_ratio=chosen.samples, aligned=not chosen.unaligned, agg=agg)
 

@@ -4,7 +4,9 @@ The example is the one of the article "Understanding Region of Interest, part 2 
 drawings are ours, made from the plans of our ops, and the notes say where the article slips.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.report import paper
 from engine.run_folder import write_text
@@ -87,7 +89,7 @@ def _table(
     y: float,
     heading: str,
     groups: tuple[tuple[str, int], ...],
-    rows: list[tuple[str | float, ...]],
+    rows: Sequence[tuple[Any, ...]],
 ) -> float:
     """A table with the best of each column in bold; returns where it ends."""
     first, step = 300.0, 84.0

@@ -106,7 +106,7 @@ def figure_bins() -> Canvas:
                     items.append(Text(px, py + 5, text or f"({i}, {j})", 14 if text else 12,
                                       INK if text else MUTED, "middle", bool(text)))  # fmt: skip
         else:
-            items += points(frame, reading.all_points, 4.5)
+            items += points(frame, reading)
     half = MARGIN + 14 + (bottom and cell * (shown[2] - shown[0]) + 48)
     items.append(Text(MARGIN + 14, bottom + 26, "nine bins of equal size", 14, INK))
     count = len(reading.all_points)

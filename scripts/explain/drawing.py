@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
 from scripts.explain.canvas import Dot, Item, Line, Rect, Text
-from scripts.explain.geometry import Box, Cell, Point, Reading, overlapped
+from scripts.explain.geometry import Box, Cell, Reading, overlapped
 
 INK, MUTED, GRID, PAPER, EDGE = "#1b2330", "#566273", "#cfd6df", "#ffffff", "#d5dbe3"
 BOX = "#d9480f"  # the true box
@@ -98,12 +99,15 @@ def cell_numbers(frame: Frame, size: float = 11) -> list[Item]:
     return above
 
 
-def coverage_cells(frame: Frame, reading: Reading) -> list[Item]:
-    """The cells in the colours of what becomes of them; the fainter, the smaller the weight."""
+def coverage_cells(frame: Frame, reading: Reading, strength: float = 1.0) -> list[Item]:
+    """The cells in the colours of what becomes of them; the fainter, the smaller the weight.
+
+    `strength` below 1 lets what lies under them show.
+    """
     covered, share = reading.coverage, reading.weights()
     most = max(share.values(), default=1.0)
     items: list[Item] = [
-        frame.cell_rect(cell, fill=colour)
+        frame.cell_rect(cell, fill=colour, opacity=strength)
         for cells, colour in (
             (covered.lost_mapping, LOST_MAPPING),
             (covered.lost_cutting, LOST_CUTTING),
@@ -112,7 +116,7 @@ def coverage_cells(frame: Frame, reading: Reading) -> list[Item]:
     ]
     for cell in sorted(covered.read):
         colour = FOREIGN if cell in covered.foreign else READ
-        opacity = 0.3 + 0.7 * share[cell] / most
+        opacity = strength * (0.3 + 0.7 * share[cell] / most)
         items.append(frame.cell_rect(cell, fill=colour, opacity=opacity))
     return items + _lattice(frame)
 
@@ -156,9 +160,20 @@ def outlines(frame: Frame, reading: Reading, *, bins: bool = True) -> list[Item]
     return items
 
 
-def points(frame: Frame, shown: Iterable[Point], radius: float | None = None) -> list[Item]:
-    radius = radius or min(max(frame.cell * 0.09, 1.6), 4.0)
-    return [Dot(*frame.at(p.x, p.y), radius, POINT, "#ffffff", 0.8) for p in shown]
+def points(frame: Frame, reading: Reading) -> list[Item]:
+    """The sampling points, small enough to stay apart."""
+    shown = reading.all_points
+    xs, ys = ({point.x for point in shown}, {point.y for point in shown})
+    gap = min((_closest(places) for places in (xs, ys)), default=1.0) * frame.cell
+    radius = max(min(frame.cell * 0.09, gap * 0.3, 4.5), 0.8)
+    ring = min(0.8, radius / 3)
+    return [Dot(*frame.at(p.x, p.y), radius, POINT, "#ffffff", ring) for p in shown]
+
+
+def _closest(places: set[float]) -> float:
+    """The smallest distance between two places along an axis; a cell where there is but one."""
+    ordered = sorted(places)
+    return min((b - a for a, b in pairwise(ordered)), default=1.0)
 
 
 def map_panel(frame: Frame, reading: Reading, *, bins: bool = True) -> list[Item]:
@@ -166,7 +181,7 @@ def map_panel(frame: Frame, reading: Reading, *, bins: bool = True) -> list[Item
     items = [*grid_lines(frame), *coverage_cells(frame, reading)]
     items += outlines(frame, reading, bins=bins)
     if reading.pooler.sampled:
-        items += points(frame, reading.all_points)
+        items += points(frame, reading)
     return items + cell_numbers(frame)
 
 

@@ -54,7 +54,7 @@ def coverage_figure(
     per_row = per_row or len(readings)
     column = (width - LEFT - MARGIN - (per_row - 1) * GAP) / per_row
     items, y = _maps(readings, column, per_row)
-    return _finished(items, y, readings, width)
+    return finished(items, y, readings, width)
 
 
 def explain_figure(
@@ -77,7 +77,7 @@ def explain_figure(
         items += [*closely, Text(x, y + 30, f"output {rows} × {columns}", 14, INK, bold=True)]
         items += output_cells(x, y + 42, side, reading.values(features))
         bottom = max(bottom, y + 42 + rows * side)
-    return _finished(items, bottom + 14, readings, width)
+    return finished(items, bottom + 14, readings, width)
 
 
 def _maps(readings: Sequence[Reading], column: float, per_row: int) -> tuple[list[Item], float]:
@@ -100,7 +100,7 @@ def _maps(readings: Sequence[Reading], column: float, per_row: int) -> tuple[lis
     return items, bottom
 
 
-def _finished(items: list[Item], y: float, readings: Sequence[Reading], width: float) -> Canvas:
+def finished(items: list[Item], y: float, readings: Sequence[Reading], width: float) -> Canvas:
     """The items on a card, with the legend below."""
     keys, tall = legend(LEFT, y + 14, readings, width - LEFT - MARGIN)
     height = y + 14 + tall + 8

@@ -70,12 +70,14 @@ class Scene:
         image_size: (height, width) in pixels.
         stride: image pixels per feature cell.
         output_size: (rows, columns) of bins.
+        cells: (rows, columns) of the map where it is known; None derives them from the stride.
     """
 
     box: Box
     image_size: tuple[int, int]
     stride: int
     output_size: tuple[int, int]
+    cells: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         x1, y1, x2, y2 = self.box
@@ -89,7 +91,8 @@ class Scene:
     @property
     def map_size(self) -> tuple[int, int]:
         """(rows, columns) of the feature map; an unfinished cell at the border counts."""
-        return -(-self.image_size[0] // self.stride), -(-self.image_size[1] // self.stride)
+        height, width = self.image_size
+        return self.cells or (-(-height // self.stride), -(-width // self.stride))
 
     def blank(self) -> Tensor:
         """A map of zeros ``[1, 1, H, W]``, for the sizes alone."""

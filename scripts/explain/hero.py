@@ -97,4 +97,4 @@ def _bare(frame: Frame, reading: Reading) -> list[Item]:
 
 def _read(frame: Frame, reading: Reading) -> list[Item]:
     items = [*grid_lines(frame), *coverage_cells(frame, reading), *outlines(frame, reading)]
-    return items + (points(frame, reading.all_points) if reading.pooler.sampled else [])
+    return items + (points(frame, reading) if reading.pooler.sampled else [])
