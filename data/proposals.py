@@ -15,6 +15,7 @@ split; ``per_image``, the most boxes of an image.
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def write_proposals(
         whole = _temporary(path, "whole")
         stack.callback(whole.unlink, missing_ok=True)
         save_file(arrays, whole, metadata)
+        shutil.copymode(boxes.name, whole)  # safetensors leaves it readable to its owner alone
         with whole.open("rb") as written:
             os.fsync(written.fileno())
         whole.replace(path)

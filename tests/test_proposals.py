@@ -246,6 +246,11 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, spoil: str) -> None:
     assert ("offsets do not fit" if spoil == "offsets" else "image 2 occurs twice") in text
 
 
+def test_a_file_may_be_read_by_whoever_may_read_any_other(tmp_path: Path) -> None:
+    path = dumped(tmp_path)
+    assert path.stat().st_mode == (tmp_path / "instances.json").stat().st_mode
+
+
 @pytest.mark.parametrize("image_ids", [(2,), (2, 5, 5), (2, 8), ()])
 def test_every_image_is_written_once(tmp_path: Path, image_ids: tuple[int, ...]) -> None:
     dataset = small_coco.read(tmp_path)
