@@ -78,7 +78,8 @@ def compose(study: Study) -> list[Section]:
         plots = _plots(study, kind, "iou", plot_thresholds, "AP by IoU threshold")
         table = thresholds(study, kind)
         sections.append(Section(table.title, plots=plots, tables=(table,)))
-    sections.append(Section("AP by size", tables=(sizes(study),)))
+    if study.kinds:
+        sections.append(Section("AP by size", tables=(sizes(study),)))
     unfinished = incomplete(study)
     if unfinished.rows:
         sections.append(Section(unfinished.title, tables=(unfinished,)))
@@ -104,7 +105,7 @@ def _plots(study: Study, kind: str, stem: str, draw: Drawing, what: str) -> tupl
     plots = []
     for group in study.groups:
         light, dark = (draw(study, group, kind, ink) for ink in (LIGHT, DARK))
-        if light is not None:
+        if light is not None and dark is not None:
             name = f"{stem}_{KINDS[kind]}_{_file_part(study, group)}"
             title = f"{group_name(group)}: {KINDS[kind]} AP, {what}"
             plots.append(Plot(name, title, light, dark))
@@ -134,7 +135,9 @@ def _in_short(study: Study) -> tuple[str, ...]:
             points.append(_point(f"{lead}: RoIAlign over RoIPool, {what} AP75", found))
             points[-1] += _in_the_paper(align, pool, figure)
             found = strictness(align, pool, kind)
-            points.append(_point(f"{lead}: of that gain, beyond the gain in AP50", found))
+            points.append(
+                _point(f"{lead}: RoIAlign's gain in {what} AP75 minus that in AP50", found)
+            )
         if pool and warp:
             found = figure_difference(warp, pool, f"{kind}/AP")
             points.append(_point(f"{lead}: RoIWarp over RoIPool, {what} AP", found))

@@ -128,7 +128,7 @@ def rows_csv(study: Study) -> str:
 
 
 def _exact(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
+    return "" if math.isnan(value) else f"{round(value, 4) + 0.0:.4f}"  # never -0.0000
 
 
 def costs_csv(study: Study) -> str:

@@ -26,6 +26,8 @@ table { border-collapse: collapse; font-size: 0.88rem; width: 100%; }
 th, td { padding: 0.35rem 0.7rem; text-align: left; white-space: nowrap; }
 th { background: var(--band); font-weight: 600; }
 tbody tr + tr td { border-top: 1px solid var(--faint); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
+thead th:first-child { background: var(--band); }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .yes { color: var(--yes); font-weight: 600; }
 .no { color: var(--no); }
