@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ops.errors import InputError
 from scripts.explain.canvas import Canvas, write
 from scripts.explain.figure import Chosen, explain_figure
-from scripts.explain.geometry import WORDS, Pooler, Reading, Scene, bump, choose
+from scripts.explain.geometry import Reading, Scene, bump
+from scripts.explain.poolers import WORDS, Pooler, choose
 
 EXAMPLE = (296.0, 192.0, 496.0, 337.0)
 

@@ -15,7 +15,8 @@ from scripts.explain.article_notes import notes
 from scripts.explain.canvas import Canvas, Item, Line, Rect, Text, arrow, write
 from scripts.explain.drawing import BOX, EDGE, FOREIGN, INK, LOST_CUTTING, MARGIN, MUTED, READ, card
 from scripts.explain.figure import coverage_figure
-from scripts.explain.geometry import Reading, choose
+from scripts.explain.geometry import Reading
+from scripts.explain.poolers import choose
 
 WIDTH = steps.WIDTH
 

@@ -1,7 +1,8 @@
 """The page beside the worked example's figures: what each shows, in numbers, and the slips."""
 
 from scripts.explain.article_steps import CORNERS, SCENE, example, features
-from scripts.explain.geometry import Reading, choose
+from scripts.explain.geometry import Reading
+from scripts.explain.poolers import choose
 
 COMMAND = "python scripts/explain_pooling.py --article"
 

@@ -25,7 +25,8 @@ from scripts.explain.drawing import (
     window,
 )
 from scripts.explain.figure import merged, point_zoom
-from scripts.explain.geometry import Reading, Scene, bump, choose
+from scripts.explain.geometry import Reading, Scene, bump
+from scripts.explain.poolers import choose
 
 WIDTH = 830.0
 SCENE = Scene((296, 192, 496, 337), (512, 512), 32, (3, 3))

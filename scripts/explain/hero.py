@@ -19,7 +19,8 @@ from scripts.explain.drawing import (
     window,
 )
 from scripts.explain.figure import GAP, LEFT, title
-from scripts.explain.geometry import Reading, Scene, choose
+from scripts.explain.geometry import Reading, Scene
+from scripts.explain.poolers import choose
 
 WIDTH = 830.0
 SCENE = Scene((308, 200, 490, 337), (512, 512), 32, (3, 3))

@@ -29,7 +29,8 @@ from scripts.explain.drawing import (
     window,
 )
 from scripts.explain.figure import GAP, LEFT, finished, title
-from scripts.explain.geometry import Box, Pooler, Reading, Scene
+from scripts.explain.geometry import Box, Reading, Scene
+from scripts.explain.poolers import Pooler
 
 MASK = "#e8590c"
 CHANNELS = 4
