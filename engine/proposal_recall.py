@@ -13,34 +13,43 @@ COUNTS = (100, 1000)  # proposals an image, as COCO's evaluators report them
 THRESHOLDS = torch.arange(10) * 0.05 + 0.5  # of IoU, .50 to .95
 
 
+class ProposalRecall:
+    """Average recall of class-agnostic proposals over IoU .50 to .95, image by image."""
+
+    def __init__(self, ground_truth: Mapping[str, Any]) -> None:
+        """Args: a COCO annotation file's content; crowd regions are no objects."""
+        self._truth = _boxes(a for a in ground_truth["annotations"] if not a.get("iscrowd", 0))
+        self._reached: dict[int, list[Tensor]] = {count: [] for count in COUNTS}
+
+    def add(self, image_id: int, boxes: Tensor) -> None:
+        """Take in one image's proposals ``[P, 4]``, best first, in the pixels of its file."""
+        truth = self._truth.get(image_id)
+        if truth is None or not len(boxes):
+            return
+        overlaps = iou(truth, boxes.float())
+        for count, reached in self._reached.items():
+            reached.append(best_overlaps(overlaps[:, :count]))
+
+    def figures(self) -> dict[str, float]:
+        """``proposals/AR100`` and ``proposals/AR1000``, with the best so many of an image, in
+        percent; 0 where the set has no objects."""
+        objects = max(sum(len(boxes) for boxes in self._truth.values()), 1)
+        figures = {}
+        for count, parts in self._reached.items():
+            reached = torch.cat([torch.zeros(0), *parts])
+            found = (reached[:, None] >= THRESHOLDS).sum(dim=0)  # [10]
+            figures[f"proposals/AR{count}"] = 100 * float(found.double().mean()) / objects
+        return figures
+
+
 def proposal_recall(
     ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Average recall of class-agnostic proposals over IoU .50 to .95, in percent.
-
-    Args:
-        ground_truth: a COCO annotation file's content; crowd regions are no objects.
-        results: proposals in COCO's result format, in any order.
-
-    Returns:
-        ``proposals/AR100`` and ``proposals/AR1000``: with the best so many of an image; 0 where
-        the set has no objects.
-    """
-    truth = _boxes(a for a in ground_truth["annotations"] if not a.get("iscrowd", 0))
-    ordered = sorted(results, key=lambda result: -result["score"])
-    proposed = _boxes(ordered)
-    metrics = {}
-    for count in COUNTS:
-        overlaps = [
-            best_overlaps(iou(boxes, proposed[image][:count]))
-            for image, boxes in truth.items()
-            if image in proposed
-        ]
-        reached = torch.cat([torch.zeros(0), *overlaps])
-        objects = max(sum(len(boxes) for boxes in truth.values()), 1)
-        found = (reached[:, None] >= THRESHOLDS).sum(dim=0)  # [10]
-        metrics[f"proposals/AR{count}"] = 100 * float(found.double().mean()) / objects
-    return metrics
+    """`ProposalRecall.figures` of proposals in COCO's result format, in any order."""
+    recall = ProposalRecall(ground_truth)
+    for image_id, boxes in _boxes(sorted(results, key=lambda result: -result["score"])).items():
+        recall.add(image_id, boxes)
+    return recall.figures()
 
 
 def best_overlaps(overlaps: Tensor) -> Tensor:

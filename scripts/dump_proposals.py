@@ -3,8 +3,8 @@
     python train.py experiment=demo/rpn
     python scripts/dump_proposals.py checkpoint=outputs/demo/rpn/seed0
 
-makes `train.safetensors` and `val.safetensors` in the run's `proposals/` (or in `output=FOLDER`), as
-many boxes an image as the detector's `proposals.rpn.post_nms` says. A network of
+makes `train.safetensors` and `val.safetensors` in the run's `proposals/` (or in `output=FOLDER`),
+as many boxes an image as the detector's `proposals.rpn.post_nms` says. A network of
 `proposals=frozen` reads them; it refuses files of other images, and of images changed since.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hydra
-from data.proposals import Record, write_proposals
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -30,9 +29,10 @@ from build import (
 )
 from data.coco import CocoDataset
 from data.loader import eval_loader
+from data.proposals import Record, write_proposals
 from data.transforms import EvalTransform
 from engine.checkpoint import load_checkpoint, weights_digest
-from engine.proposal_recall import proposal_recall
+from engine.proposal_recall import ProposalRecall
 from engine.runtime import Runtime
 from evaluate import detect
 from models.mask_rcnn import MaskRCNN
@@ -66,10 +66,12 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
         # What a split is used for decides how many boxes it gets, not that they are inferred here.
         model.rpn.pre_nms = (cfg.proposals.rpn.pre_nms[use],) * 2
         model.rpn.post_nms = (cfg.proposals.rpn.post_nms[use],) * 2
-        records = propose(model, dataset, data.eval_transform, runtime, cfg)
+        recall = ProposalRecall(dataset.ground_truth())
+        records = propose(model, dataset, data.eval_transform, runtime, cfg, recall)
         file = folder / f"{split}.safetensors"
         write_proposals(file, dataset, records, detector=detector)
-        print(f"{file}: {describe(dataset, records)}")
+        figures = ", ".join(f"{name[10:]} {value:.1f}" for name, value in recall.figures().items())
+        print(f"{file}: {len(dataset)} images; {figures}")
     return folder
 
 
@@ -79,35 +81,18 @@ def propose(
     transform: EvalTransform,
     runtime: Runtime,
     cfg: DictConfig,
-) -> list[Record]:
-    """The proposals of every image of `dataset`, in the pixels of its file, best first."""
+    recall: ProposalRecall,
+) -> Iterator[Record]:
+    """The proposals of every image of `dataset`, in the pixels of its file, as they are computed;
+    how much of the truth they reach goes into `recall`."""
     loader = eval_loader(
         dataset, transform, batch_size=cfg.evaluation.batch_size, workers=cfg.workers
     )
     bar = tqdm(loader, "proposing", disable=not cfg.run.progress, leave=False, unit="batch")
-    return [
-        Record(sample.image_id, found.boxes.numpy(), found.scores.numpy())
-        for batch in bar
-        for sample, found in zip(batch.samples, detect(model, batch, runtime), strict=True)
-    ]
-
-
-def describe(dataset: CocoDataset, records: list[Record]) -> str:
-    """How many boxes there are, and how much of the truth they reach."""
-    results = list(_as_results(records))
-    recall = proposal_recall(dataset.ground_truth(), results)
-    figures = ", ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in recall.items())
-    return f"{len(results)} boxes of {len(records)} images; {figures}"
-
-
-def _as_results(records: list[Record]) -> Iterator[dict]:
-    """The records in the form of COCO's results."""
-    for record in records:
-        corners = record.boxes.astype(float)
-        sizes = corners[:, 2:] - corners[:, :2]
-        for corner, size, score in zip(corners, sizes, record.scores, strict=True):
-            box = [*corner[:2].tolist(), *size.tolist()]
-            yield {"image_id": record.image_id, "bbox": box, "score": float(score)}
+    for batch in bar:
+        for sample, found in zip(batch.samples, detect(model, batch, runtime), strict=True):
+            recall.add(sample.image_id, found.boxes)
+            yield Record(sample.image_id, found.boxes.numpy(), found.scores.numpy())
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
