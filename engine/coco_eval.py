@@ -311,6 +311,8 @@ def results_table(metrics: Mapping[str, float]) -> str:
         for kind, title in (("bbox", "box"), ("segm", "mask"))
         if f"{kind}/AP" in metrics
     ]
+    if not rows:  # of a network that only proposes
+        return "\n".join(f"{k}  {v:.1f}" for k, v in metrics.items() if k.startswith("proposals/"))
     lines = [f"{'':<5}" + "".join(f"{figure:>7}" for figure in AP_FIGURES)]
     for title, values in rows:
         lines.append(f"{title:<5}" + "".join(f"{_cell(value):>7}" for value in values))
