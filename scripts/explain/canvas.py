@@ -212,7 +212,8 @@ def png(canvas: Canvas, scale: float = 2.0) -> bytes:
         agg = FigureCanvasAgg(figure)
         agg.draw()
         pixels = np.asarray(agg.buffer_rgba())
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))
+    bgra = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA)
+    _, encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     return encoded.tobytes()
 
 
