@@ -4,6 +4,7 @@
     python scripts/explain_pooling.py --box 40 60 300 210 --stride 16 --pooler align --samples 0
     python scripts/explain_pooling.py --article           eight figures of one worked example
     python scripts/explain_pooling.py --hero              the README's pictures
+    python scripts/explain_pooling.py --html pooling.html an interactive page, one file
     python scripts/explain_pooling.py --image PHOTO --box 40 60 300 210 --checkpoint outputs/RUN
 
 Each figure is written as SVG and as PNG.
@@ -20,6 +21,7 @@ from ops.errors import InputError
 from scripts.explain.canvas import Canvas, write
 from scripts.explain.figure import Chosen, explain_figure
 from scripts.explain.geometry import Reading, Scene, bump
+from scripts.explain.page import write_page
 from scripts.explain.poolers import WORDS, Pooler, choose
 
 EXAMPLE = (296.0, 192.0, 496.0, 337.0)
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, help="a folder, or a .svg or .png (default: outputs/explain)")
     add("--article", action="store_true", help="the worked example in eight figures, docs/article")
     add("--hero", action="store_true", help="the README's pictures, docs/images")
+    add("--html", type=Path, help="write the interactive page: one file, no network needed")
     add("--image", type=Path, help="a photograph to lay grid, box and coverage over")
     add("--checkpoint", type=Path, help="with --image: a run, for its features and its mask")
     return parser
@@ -74,6 +77,9 @@ def draw(chosen: argparse.Namespace) -> None:
         folder = chosen.output or Path("docs/images")
         for name, canvas in (("hero", hero()), ("strip", strip())):
             report(save(canvas, folder, name))
+    elif chosen.html:
+        write_page(chosen.html)
+        report([chosen.html])
     elif chosen.image:
         from scripts.explain.photo import photo_figure
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from engine.run_folder import write_text
+from ops.errors import InputError
 
 PARTS = Path(__file__).resolve().with_suffix("")
 _STYLE = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
@@ -15,7 +16,13 @@ _SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
 
 
 def write_page(path: Path) -> None:
-    """Write the page to `path`, atomically; its folder must exist."""
+    """Write the page to `path`, atomically.
+
+    Raises:
+        InputError: there is no such folder, or `path` is one.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"--html: {path} cannot be written; name a file in a folder that exists")
     write_text(path, page())
 
 

@@ -24,7 +24,9 @@ function mixed(from, to, share) {
 function sharpContext(canvas, side) {
   const ratio = window.devicePixelRatio || 1;
   const pixels = Math.round(side * ratio);
-  if (canvas.width !== pixels) [canvas.width, canvas.height] = [pixels, pixels];
+  if (canvas.width !== pixels || canvas.height !== pixels) {
+    [canvas.width, canvas.height] = [pixels, pixels]; // also wipes it, so not at every drawing
+  }
   const context = canvas.getContext("2d");
   context.setTransform(pixels / side, 0, 0, pixels / side, 0, 0);
   context.clearRect(0, 0, side, side);

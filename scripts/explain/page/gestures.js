@@ -100,7 +100,8 @@ function readingsInOrder({ rows, columns }) {
 
 function step(by) {
   const all = readingsInOrder(scene.plan);
-  const here = all.findIndex((at) => String(at) === String(scene.choice.at.map((n) => Math.max(n, 0))));
+  const chosen = choiceOf(scene, state.at).at.map((n) => Math.max(n, 0));
+  const here = all.findIndex((at) => String(at) === String(chosen));
   update({ at: all[(Math.max(here, 0) + by + all.length) % all.length] });
 }
 
@@ -110,7 +111,7 @@ function followKeys() {
   }));
   onArrow($("output"), ([dx, dy]) => {
     const last = state.bins - 1;
-    const [i, j] = scene.choice.at;
+    const [i, j] = state.at.map((n) => Math.min(n, last)); // not the scene's: keys may come faster than drawings
     update({ at: [clamp(i + dy, 0, last), clamp(j + dx, 0, last), 0, 0] });
   });
 }

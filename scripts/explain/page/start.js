@@ -29,7 +29,7 @@ followKeys();
 followButtons();
 followTheme();
 new ResizeObserver(() => update({})).observe($("stage"));
-addEventListener("hashchange", () => update(fromHash(location.hash)));
+addEventListener("hashchange", ({ newURL }) => update(fromHash(new URL(newURL).hash)));
 show();
 
 window.lab = { state: () => state, shown: () => scene };

@@ -85,7 +85,8 @@ function fromHash(hash) {
     const four = numbers.length === 4 && numbers.every(Number.isFinite);
     if (name === "box" && four) state.box = withinReach(numbers);
     if (name === "at" && four) state.at = numbers.map((n) => Math.max(Math.trunc(n), 0));
-    const choice = (CHOICES[name] || []).find((value) => String(value) === text);
+    const choices = Object.hasOwn(CHOICES, name) ? CHOICES[name] : [];
+    const choice = choices.find((value) => String(value) === text);
     if (choice !== undefined) state[name] = choice;
   }
   return Object.freeze(settle(state));

@@ -141,9 +141,9 @@ function makeCards() {
     const card = element("button", { type: "button", className: "card", id: `card-${pooler}` });
     const title = element("span", {}, element("strong", { textContent: NAMES[pooler] }),
       element("span", { className: "how" }));
-    const pair = element("span", { className: "pair" }, element("canvas"),
-      element("span", { className: "output" }, element("canvas")));
-    card.append(title, pair, element("span", { className: "tally" }));
+    const below = element("span", { className: "below" }, element("canvas"),
+      element("span", { className: "tally" }));
+    card.append(title, element("canvas"), below);
     card.addEventListener("click", () => update({ pooler }));
     return card;
   }));

@@ -56,14 +56,14 @@ function seen(state, { coverage: { counts }, shift: moved }) {
   const lost = counts.mapped + counts.cut;
   const loss = lost ? `${lost} of them ${lost === 1 ? "is" : "are"} never read` : "All are read";
   const { foreign } = counts;
-  const outside = foreign ? `${foreign} outside it ${foreign === 1 ? "is" : "are"}` : "none outside it is";
+  const beyond = foreign ? `${foreign} outside it ${foreign === 1 ? "is" : "are"}` : "none outside it is";
   const words = shiftWords(moved);
   const place = words === "none"
     ? "What is read is centred on the box."
     : words === "nothing is read"
       ? "Nothing is read at all."
       : `The centre of what is read is off by ${words}.`;
-  return `The box touches ${counted(inside, "cell")}. ${loss}; ${outside}. ${place}`;
+  return `The box touches ${counted(inside, "cell")}. ${loss}; ${beyond} read. ${place}`;
 }
 
 // [smallest, largest] length of the bins of an axis, in cells.
