@@ -19,8 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
+from tqdm import tqdm
 
 from build import command_line
+from engine.dashboard import POOLERS
 from ops.errors import InputError
 from scripts.shift.measuring import ShiftedRun, measure
 from scripts.shift.writing import ShiftedCell, write_all
@@ -56,7 +58,8 @@ def probe(
     for shift in shifts or ():
         if not 0 <= shift <= max(strides):
             raise InputError(f"--shifts {shift}: give pixels from 0 to the stride, {max(strides)}")
-    runs = [measure(folder, images=images, shifts=shifts, progress=progress) for folder in folders]
+    bar = tqdm(folders, "shifting", disable=not progress, unit="run")
+    runs = [measure(folder, images=images, shifts=shifts, progress=progress) for folder in bar]
     base = Path(os.path.commonpath([path.resolve() for path in given]))
     return write_all(output or base / "shift", cells_of(runs, base), runs[0].images)
 
@@ -89,7 +92,16 @@ def cells_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedCell]:
         name = cell.relative_to(base).as_posix() if base in cell.parents else cell.name
         settings = [f"{k}={v}" for k, v in run.settings.items() if k != "seed"]
         cells.setdefault((name, *settings), []).append(run)
-    return [ShiftedCell(key[0], tuple(members)) for key, members in cells.items()]
+    found = [ShiftedCell(key[0], tuple(members)) for key, members in cells.items()]
+    return sorted(found, key=_place_in_table)
+
+
+def _place_in_table(cell: ShiftedCell) -> tuple[int, int, bool]:
+    """By stride, then in the paper's order: RoIPool, RoIWarp, RoIAlign; maximum before average."""
+    settings, order = cell.runs[0].settings, list(POOLERS.values())
+    pooler = str(settings["pooler"]).partition(" ")[0]
+    place = order.index(pooler) if pooler in order else len(order)
+    return cell.stride, place, settings["agg"] != "max"
 
 
 def _check_same_data(folders: Sequence[Path]) -> None:

@@ -166,12 +166,12 @@ def test_a_family_becomes_a_table_a_page_and_a_plot(family: Path) -> None:
     assert told == [
         (cell, pooler, agg, seeds, shift)
         for cell, pooler, agg, seeds in (
-            ("align_s16", "RoIAlign", "avg", "1"),
             ("pool_s16", "RoIPool", "max", "2"),
+            ("align_s16", "RoIAlign", "avg", "1"),
         )
         for shift in ("0", "5")
     ]
-    align, pool = rows[1], rows[3]
+    pool, align = rows[1], rows[3]
     assert float(align["jump"]) < 1e-6 < 1 < float(pool["jump"])
     assert align["feature_change/sd"] == "" and float(pool["feature_change/sd"]) > 0
     assert paths[2].read_bytes().startswith(b"\x89PNG")

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from build import build_data, build_runtime, checkpoint_path, plain, restored_model
-from data.coco import DataSplits
+from data.coco import CocoDataset, DataSplits
 from data.translation import laid_on
 from engine.checkpoint import load_checkpoint
 from engine.coco_eval import coco_metrics, coco_results
@@ -33,6 +33,7 @@ from models.roi_heads import RoIHeads
 from ops.boxes import clip, is_nonempty
 from ops.errors import InputError
 from ops.structures import Detections, Sample
+from scripts.detector import UNSTATED
 
 SCORED = ("AP", "AP50", "AP75")
 
@@ -108,9 +109,10 @@ def measure(
             jumps[shift] += torch.tensor([strays.sum(), strays.numel()])
             bar.update()
     bar.close()
+    truth = _truth(run.data.val, len(indices))
     figures = {
         shift: {
-            **_scores(run, results[shift], len(indices)),
+            **_scores(run, truth, results[shift]),
             "feature_change": 100 * _ratio(changes[shift]),
             "jump": _ratio(jumps[shift]),
         }
@@ -158,7 +160,7 @@ def places_read(
 def _open(folder: Path) -> _Trained:
     path = checkpoint_path(folder)
     checkpoint = load_checkpoint(path)
-    cfg = OmegaConf.create(checkpoint.config_text)
+    cfg = OmegaConf.merge(UNSTATED, OmegaConf.create(checkpoint.config_text))
     assert isinstance(cfg, DictConfig)
     if cfg.get("proposals_only"):
         raise InputError(f"{folder}: has no pooler (it only proposes); give a detector's run")
@@ -230,17 +232,22 @@ def _in_file(
     return results
 
 
-def _scores(run: _Trained, results: list[dict[str, Any]], images: int) -> dict[str, float]:
-    """COCO's figures over the first `images` validation images."""
-    truth = run.data.val.ground_truth()
-    ids = set(run.data.val.image_ids[:images])
-    part = {
+def _truth(dataset: CocoDataset, images: int) -> dict[str, Any]:
+    """The COCO document of the first `images` images."""
+    truth = dataset.ground_truth()
+    ids = set(dataset.image_ids[:images])
+    return {
         "images": [image for image in truth["images"] if image["id"] in ids],
         "annotations": [a for a in truth["annotations"] if a["image_id"] in ids],
         "categories": truth["categories"],
     }
+
+
+def _scores(
+    run: _Trained, truth: dict[str, Any], results: list[dict[str, Any]]
+) -> dict[str, float]:
     kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
-    metrics = coco_metrics(part, results, iou_types=kinds, backend=run.backend)
+    metrics = coco_metrics(truth, results, iou_types=kinds, backend=run.backend)
     return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
 
 

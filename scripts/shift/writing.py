@@ -6,18 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
+from engine.report.plots import COLOURS, OTHER
 from engine.run_folder import replacing, write_text
 from scripts.shift.measuring import ShiftedRun
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-
-COLOURS = {"RoIPool": "#c2410c", "RoIWarp": "#7c3aed", "RoIAlign": "#0369a1"}
-OTHER_COLOUR = "#4d7c0f"
 PANELS = {
     "AP": "{} AP, percent",
     "feature_change": "pooled features, change in percent",
@@ -27,13 +24,14 @@ EXPLANATION = """\
 Each validation image is laid on a ground of its own mean colour, with a margin of at least one
 stride on every side, and moved right and down by whole pixels. The ground has the same size at
 every shift and no object is cut. Detections are moved back and scored against the file's
-annotations. All shifts up to, not including, the stride count alike; ± is the standard deviation
-over seeds.
+annotations. The shifts between 0 and the stride count alike; ± is the standard deviation over
+seeds.
 
-- **AP unshifted**, **shifted** (mean over the shifts), **range** (largest minus smallest).
+- **unshifted**: AP at shift 0, on the ground; **shifted**: its mean over the shifts; **range**: the
+  largest minus the smallest of them. It is blunt: chance moves a few detections at every shift.
 - **features**: mean |f(shift) - f(0)| / mean |f(0)| of the trained network's pooled features of the
   true boxes, moved with the image. The backbone has a share in it, for it commutes with whole
-  strides alone; **a whole stride** is the control: what it leaves comes from the ground's border.
+  strides alone; **whole stride** is the control: what it leaves comes from the ground's border.
 - **jump**: the pooler alone, on a linear map shifted exactly: how far the place that a bin reads
   moves against the object, in image pixels. Nothing that is trained has a part in it.
 """
@@ -141,7 +139,7 @@ def as_markdown(cells: Sequence[ShiftedCell], images: int) -> str:
             f"Shifts of {shifts} pixels.",
             "",
             "| pooler | cell | seeds | AP of | unshifted | shifted | range | features, % "
-            "| a whole stride, % | jump, pixels |",
+            "| whole stride, % | jump, pixels |",
             "|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
             *map(_row, rows),
             "",
@@ -168,9 +166,8 @@ def _row(cell: ShiftedCell) -> str:
 def plot(cells: Sequence[ShiftedCell], path: Path) -> None:
     """One row of panels a stride: AP, features and jump against the shift, one line a cell."""
     strides = sorted({cell.stride for cell in cells})
-    figure, grid = plt.subplots(
-        len(strides), len(PANELS), figsize=(13, 3.6 * len(strides)), squeeze=False
-    )
+    figure = Figure(figsize=(13, 3.6 * len(strides)), layout="tight")
+    grid = figure.subplots(len(strides), len(PANELS), squeeze=False)
     for stride, axes in zip(strides, grid, strict=True):
         rows = [cell for cell in cells if cell.stride == stride]
         for panel, ax in zip(PANELS, axes, strict=True):
@@ -180,16 +177,14 @@ def plot(cells: Sequence[ShiftedCell], path: Path) -> None:
             ax.set_title(PANELS[panel].format(kind), fontsize=11)
             ax.set_xlabel(f"shift in pixels (stride {stride})")
             ax.set_xlim(0, stride)
-            ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(stride // 4))
+            ax.xaxis.set_major_locator(MultipleLocator(stride // 4))
             ax.grid(alpha=0.3)
             ax.spines[["top", "right"]].set_visible(False)
-        axes[1].set_ylim(bottom=0)
-        axes[2].set_ylim(bottom=0)
+        for ax in axes[1:]:
+            ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a line along 0 is seen
         axes[2].legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.tight_layout()
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
-    plt.close(figure)
 
 
 def _line(ax: Axes, cell: ShiftedCell, figure: str) -> None:
@@ -197,7 +192,7 @@ def _line(ax: Axes, cell: ShiftedCell, figure: str) -> None:
     mean = np.array([spread.mean for spread in spreads])
     sd = np.array([spread.sd or 0.0 for spread in spreads])
     settings = cell.runs[0].settings
-    colour = COLOURS.get(str(settings["pooler"]), OTHER_COLOUR)
+    colour = COLOURS.get(str(settings["pooler"]), OTHER)[0]
     dashes = "--" if settings["agg"] == "max" and settings["pooler"] != "RoIPool" else "-"
     ax.plot(cell.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=cell.label)
     ax.fill_between(cell.shifts, mean - sd, mean + sd, color=colour, alpha=0.15, lw=0)
