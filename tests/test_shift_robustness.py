@@ -9,15 +9,25 @@ import pytest
 import torch
 from short_runs import composed, short_run
 
-from build import build_model
+from build import build_data, build_model
+from data.proposals import Record, write_proposals
 from data.translation import laid_on
 from models.heads import RoIPooler
+from ops.boxes import iou
 from ops.errors import InputError
 from ops.roi_align import roi_align
 from ops.roi_pool import roi_pool
 from ops.roi_warp import roi_warp
 from ops.structures import Bitmap, Polygons, Sample, Target
-from scripts.shift.measuring import ShiftedRun, default_shifts, measure, places_read, shifted
+from scripts.shift.measuring import (
+    ShiftedRun,
+    default_shifts,
+    look,
+    measure,
+    open_run,
+    places_read,
+    shifted,
+)
 from scripts.shift.writing import ShiftedCell, Spread, as_csv, as_markdown
 from scripts.shift_robustness import cells_of, finished_runs, main, probe
 from train import train
@@ -183,6 +193,32 @@ def test_the_command_prints_its_table(family: Path, tmp_path: Path, capsys) -> N
     main([*words, "--output", str(tmp_path / "out")])
     assert "| RoIAlign avg | align_s16 | 1 | masks |" in capsys.readouterr().out
     assert (tmp_path / "out/shift.png").is_file()
+
+
+def test_proposals_from_a_file_move_with_the_image(tmp_path: Path, drawings: Path) -> None:
+    data = build_data(short_run(tmp_path, drawings))
+    files = []
+    for split in (data.train, data.val):
+        boxes = [split.read(index).target.boxes.numpy() for index in range(len(split))]
+        records = [
+            Record(image_id, of_image, np.ones(len(of_image), np.float32))
+            for image_id, of_image in zip(split.image_ids, boxes, strict=True)
+        ]
+        files.append(tmp_path / f"{len(files)}.safetensors")
+        write_proposals(files[-1], split, records, detector="none")
+    words = [f"proposals.files.train={files[0]}", f"proposals.files.val={files[1]}"]
+    # As many detections as classes and true boxes: none falls outside the image.
+    words += ["proposals=frozen", "roi.score_threshold=0", "roi.nms_iou=1"]
+    train(short_run(tmp_path / "run", drawings, *words))
+    trained = open_run(tmp_path / "run")
+    truth = data.val.read(0).target.boxes
+    for shift in (0, 7):
+        found, pooled, _ = look(trained, 0, shift)
+        assert len(pooled) == len(truth) and len(found) == 6 * len(truth)
+        boxes = torch.tensor([result["bbox"] for result in found])
+        boxes[:, 2:] += boxes[:, :2]
+        # Two steps of training move a box but little away from its proposal.
+        assert iou(truth, boxes.float()).amax(dim=1).min() > 0.8
 
 
 def test_unfinished_runs_are_left_out(family: Path) -> None:

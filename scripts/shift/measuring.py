@@ -57,7 +57,7 @@ class ShiftedRun:
 
 
 @dataclass(frozen=True)
-class _Trained:
+class TrainedRun:
     """A run's network and data, ready to be used."""
 
     model: MaskRCNN
@@ -83,7 +83,7 @@ def measure(
     Raises:
         InputError: its checkpoint or data cannot be had.
     """
-    run = _open(folder)
+    run = open_run(folder)
     chosen = default_shifts(run.stride) if shifts is None else shifts
     chosen = sorted({0, *(shift for shift in chosen if shift <= run.stride)})
     indices = range(min(images or len(run.data.val), len(run.data.val)))
@@ -100,7 +100,7 @@ def measure(
     for index in indices:
         still: tuple[Tensor, Tensor] | None = None
         for shift in chosen:
-            found, pooled, places = _look(run, index, shift)
+            found, pooled, places = look(run, index, shift)
             results[shift] += found
             still = still or (pooled, places)
             change = (pooled - still[0]).abs().sum()
@@ -157,7 +157,8 @@ def places_read(
     return pooler(torch.stack((x, y))[None], [boxes.double().cpu()], bins)
 
 
-def _open(folder: Path) -> _Trained:
+def open_run(folder: Path) -> TrainedRun:
+    """Network and data of a run, from its last checkpoint, in float32."""
     path = checkpoint_path(folder)
     checkpoint = load_checkpoint(path)
     cfg = OmegaConf.merge(UNSTATED, OmegaConf.create(checkpoint.config_text))
@@ -171,13 +172,13 @@ def _open(folder: Path) -> _Trained:
     model = restored_model(cfg, checkpoint, data.val, path).to(runtime.device).eval()
     assert model.roi_heads is not None
     settings = hyperparameters(plain(cfg))
-    return _Trained(
+    return TrainedRun(
         model, model.roi_heads, data, runtime, cfg.stride, cfg.evaluation.backend, settings
     )
 
 
 @torch.no_grad()
-def _look(run: _Trained, index: int, shift: int) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
+def look(run: TrainedRun, index: int, shift: int) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
     """One image at one shift: COCO's results in the file's pixels, the pooled features of its true
     boxes ``[G, C, P, P]``, and where their bins read ``[G, 2, P, P]``."""
     prepared = run.data.eval_transform(run.data.val.read(index))
@@ -204,7 +205,7 @@ def _look(run: _Trained, index: int, shift: int) -> tuple[list[dict[str, Any]], 
 
 
 def _in_file(
-    run: _Trained, found: Detections, corner: int, prepared: tuple[int, int], sample: Sample
+    run: TrainedRun, found: Detections, corner: int, prepared: tuple[int, int], sample: Sample
 ) -> list[dict[str, Any]]:
     """Detections on the ground as COCO's results in the pixels of the file.
 
@@ -244,7 +245,7 @@ def _truth(dataset: CocoDataset, images: int) -> dict[str, Any]:
 
 
 def _scores(
-    run: _Trained, truth: dict[str, Any], results: list[dict[str, Any]]
+    run: TrainedRun, truth: dict[str, Any], results: list[dict[str, Any]]
 ) -> dict[str, float]:
     kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
     metrics = coco_metrics(truth, results, iou_types=kinds, backend=run.backend)
