@@ -57,7 +57,7 @@ class Statistics:
 
 
 def size_of(area: float) -> str:
-    """ "small", "medium" or "large", as COCO's evaluation divides them: both borders are medium."""
+    """ "small", "medium" or "large"; the borders, which COCO counts on both sides, are medium."""
     if area < SMALL_BELOW:
         return "small"
     return "medium" if area <= LARGE_FROM else "large"

@@ -52,13 +52,13 @@ def reading_video(path: Path) -> Iterator[Video]:
     try:
         if not capture.isOpened():
             raise InputError(
-                f"{path}: neither an image nor a video that can be read (damaged, empty or of an "
-                "unknown kind); replace it"
+                f"{path}: no video that can be read (damaged, empty or of an unknown kind) and no "
+                "image; replace the file or leave it out"
             )
         frames = _frames(capture)
         first = next(frames, None)
         if first is None:
-            raise InputError(f"{path}: a video without a frame; record or copy it again")
+            raise InputError(f"{path}: a video without a frame; replace the file or leave it out")
         rate = capture.get(cv2.CAP_PROP_FPS)
         yield Video(
             size=(first.shape[0], first.shape[1]),
