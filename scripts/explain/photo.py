@@ -79,8 +79,8 @@ def photo_figure(
     trained = ""
     if checkpoint is not None:
         detector = open_detector(checkpoint)
-        seen, scene = _as_seen(photo, scene, detector)
-        scene, views = _head_views(seen, scene, poolers, detector)
+        seen, scene = as_seen(photo, scene, detector)
+        scene, views = head_views(seen, scene, poolers, detector)
         photo = seen.permute(1, 2, 0).numpy()
         trained = _trained_with(detector.config.pooler._target_.rsplit(".", 1)[-1])
     return _figure(photo, [Reading(pooler, scene) for pooler in poolers], views, trained)
@@ -91,7 +91,7 @@ def _trained_with(op: str) -> str:
     return f"weights trained with {names.get(op, op)}; other poolers put in its place untrained"
 
 
-def _as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tensor, Scene]:
+def as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tensor, Scene]:
     """The image uint8 ``[3, H, W]`` and the box as the network's evaluation sees them."""
     pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
     target = Target(torch.tensor([scene.box]), torch.zeros(1, dtype=torch.int64))
@@ -102,7 +102,7 @@ def _as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tenso
 
 
 @torch.no_grad()
-def _head_views(
+def head_views(
     image: Tensor, scene: Scene, poolers: Sequence[Pooler], detector: Detector
 ) -> tuple[Scene, list[HeadView]]:
     """Run the head once for each pooler on the same features; only the pooler is exchanged."""
