@@ -131,3 +131,8 @@ def write_family(
         for seed in seeds:
             write_run(family / name / f"seed{seed}", cell, seed, **settings)
     return family
+
+
+def edit_config(config: Path, **settings: object) -> None:
+    """Change top-level settings of a run's config.yaml."""
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **settings}))
