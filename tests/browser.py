@@ -97,17 +97,28 @@ class Browser:
         """Wait until the page has drawn what it was told."""
         self.evaluate("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
 
-    def open(self, url: str, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a page anew, in a window of so many CSS pixels."""
+    def open(self, url: str, width: int, *, dark: bool = False, moving: bool = False) -> None:
+        """Load a page anew, in a window of so many CSS pixels.
+
+        Args:
+            url: the page.
+            width: of the window; its height is 900.
+            dark: whether the reader's system is.
+            moving: whether the reader's system lets things move.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=height,
+            height=900,
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        media = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "no-preference" if moving else "reduce",
+        }
+        features = [{"name": name, "value": value} for name, value in media.items()]
+        self.call("Emulation.setEmulatedMedia", features=features)
         self.mouse("Moved", 0, 0)  # out of the way of what is loaded
         # An address that was never open: one that differs in its hash alone would not load.
         file, _, hash_ = url.partition("#")

@@ -47,8 +47,8 @@ def opened(browser: Browser, page_address: str) -> Iterator[Callable[..., Browse
     """Opens the page; afterwards the page must not have raised anything."""
     browser.errors.clear()
 
-    def open_page(hash_: str = "", width: int = 1400, dark: bool = False) -> Browser:
-        browser.open(f"{page_address}#{hash_}", width, dark=dark)
+    def open_page(hash_: str = "", width: int = 1400, **manner: bool) -> Browser:
+        browser.open(f"{page_address}#{hash_}", width, **manner)
         return browser
 
     yield open_page

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser import CHROMIUM, Browser
 
-OpenPage = Callable[..., Browser]  # hash, width, dark: the fixture `opened`
+OpenPage = Callable[..., Browser]  # hash, width, dark, moving: the fixture `opened`
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 
 

@@ -313,3 +313,26 @@ def test_the_cells_are_painted_in_the_colours_of_the_legend(opened: OpenPage) ->
     browser.click("#reset")
     green = hue(12.7, 5.3)
     assert green[1] > green[0] + 40 and green[1] > green[2] + 20
+
+
+@in_browser
+def test_bins_glide_to_another_pooler_and_arrive(opened: OpenPage) -> None:
+    """Where the box is rounded: the first edge goes from 9.25 to 9, by way of what lies between."""
+    browser = opened(moving=True)
+    browser.evaluate(
+        "void (window.edges = [], glide(pooling.poolingPlan(state.box, [16, 16], state),"
+        "pooling.poolingPlan(state.box, [16, 16], {...state, pooler: 'warp'}),"
+        "plan => edges.push(plan.columns.bins[0].edges[0])))"
+    )
+    edges = browser.evaluate(
+        "new Promise(arrived => { const wait = () => edges.at(-1) === 9 ? arrived(edges) :"
+        "requestAnimationFrame(wait); wait(); })"
+    )
+    assert edges[0] == 9.25 and edges == sorted(edges, reverse=True)
+    browser.click("#pooler-warp")
+    stage = "document.getElementById('stage').toDataURL()"
+    browser.evaluate("new Promise(arrived => setTimeout(arrived, 2 * GLIDE))")
+    arrived = browser.evaluate(stage)
+    still = opened("pooler=warp", moving=False)
+    still.mouse("Moved", 0, 0)
+    assert still.evaluate(stage) == arrived

@@ -1,5 +1,7 @@
 """The interactive page, driven with mouse, finger and keys as a reader would."""
 
+from typing import Any
+
 import pytest
 
 from tests.open_page import OpenPage, figures, follow, in_browser, on_stage, state
@@ -72,7 +74,7 @@ def test_arrows_move_the_box_and_with_shift_resize_it(opened: OpenPage, width: i
     assert figures(browser)["Its size"] == "6.38 × 4.50 cells"
 
 
-CHANGES = [
+CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("", "#pooler-pool", {"pooler": "pool"}),
     ("", "#pooler-warp", {"pooler": "warp"}),
     ("", "#pooler-prroi", {"pooler": "prroi"}),

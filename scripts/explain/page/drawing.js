@@ -2,6 +2,8 @@
 // The map, the box and what is read of them, on a canvas. A view is { x, y, side, cells }: the
 // square of `cells` cells from (x, y) in feature coordinates, drawn `side` CSS pixels wide.
 
+const SHADES = 200; // steps between the shades of the values 0 and 1
+
 // The colours of the current theme, from style.css.
 function palette() {
   const style = getComputedStyle(document.documentElement);
@@ -10,6 +12,8 @@ function palette() {
   for (const kind of ["mapped", "cut", "foreign"]) {
     colours[kind] = style.getPropertyValue(`--${kind}`).trim();
   }
+  const shades = range(SHADES + 1).map((k) => mixed(colours.low, colours.high, k / SHADES));
+  colours.shade = (value) => shades[Math.round(clamp(value, 0, 1) * SHADES)];
   return colours;
 }
 
@@ -46,7 +50,7 @@ function drawCells(context, view, scene, colours) {
     const [left, top] = [crisp(X(x)), crisp(Y(y))];
     const [width, height] = [crisp(X(x + 1)) - left, crisp(Y(y + 1)) - top];
     if (left > view.side || top > view.side || left + width < 0 || top + height < 0) return;
-    context.fillStyle = mixed(colours.low, colours.high, value);
+    context.fillStyle = colours.shade(value);
     context.fillRect(left, top, width, height);
     if (kind === "kept") return;
     context.globalAlpha = kind === "" ? 0.62 : 0.8;
@@ -174,7 +178,7 @@ function drawOutput(canvas, side, values, colours) {
   context.textAlign = "center";
   context.textBaseline = "middle";
   values.forEach((row, i) => row.forEach((value, j) => {
-    context.fillStyle = mixed(colours.low, colours.high, clamp(value, 0, 1));
+    context.fillStyle = colours.shade(value);
     context.fillRect(j * size, i * size, size - 1, size - 1);
     if (size < 30) return;
     context.fillStyle = colours.ink;

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SPAN = IMAGE + 2 * MARGIN; // pixels of the image that the stage shows
+const POOLING = ["pooler", "rounding", "mode", "placement", "samples", "aligned"]; // moves what is read
 const CARDS = ["pool", "warp", "align"];
 
 let state = fromHash(location.hash);
@@ -15,7 +16,7 @@ function sceneOf(chosen, map) {
   const plan = poolingPlan(settled.box, [map.length, map.length], settled);
   const points = settled.pooler === "align" || settled.pooler === "warp";
   return {
-    map, plan, points,
+    map, plan, points, settings: settled,
     coverage: coverage(plan),
     values: pooledValues(map, plan),
     shift: shift(plan, settled.stride),
@@ -54,11 +55,14 @@ function saveInAddress() {
 
 function show() {
   const map = featureMap(state.map, IMAGE / state.stride);
+  const before = scene;
   scene = sceneOf(state, map);
   scene.choice = choiceOf(scene, state.at);
   const margin = MARGIN / state.stride;
+  // All sizes are read before anything is written, so that the browser lays out once.
   const side = $("stage").clientWidth;
-  drawScene($("stage"), { x: -margin, y: -margin, side, cells: SPAN / state.stride }, scene, colours, true);
+  const sides = [...document.querySelectorAll(".card canvas")].map((canvas) => canvas.clientWidth);
+  drawStage(before, { x: -margin, y: -margin, side, cells: SPAN / state.stride });
   showControls(state);
   $("name").textContent = `${NAMES[state.pooler]}, ${variant(state)}`;
   $("about").textContent = about(state);
@@ -67,8 +71,18 @@ function show() {
     [element("dt", { textContent: name }), element("dd", { textContent: value })]));
   showOutput();
   showReading();
-  showCards(map);
+  showCards(map, sides);
   saveInAddress();
+}
+
+function drawStage(before, view) {
+  const shown = scene;
+  const draw = (plan) => {
+    const choice = plan === shown.plan ? shown.choice : null; // it appears when all has arrived
+    drawScene($("stage"), view, { ...shown, plan, choice }, colours, true);
+  };
+  const reread = before && POOLING.some((name) => before.settings[name] !== state[name]);
+  glide(reread ? before.plan : null, shown.plan, draw);
 }
 
 function showOutput() {
@@ -76,12 +90,16 @@ function showOutput() {
   const body = $("output").tBodies[0];
   $("output").className = size > 7 ? "many" : size > 4 ? "some" : "";
   const [i, j] = scene.choice.at;
-  body.replaceChildren(...scene.values.map((values, row) => element("tr", {}, ...values.map((value, column) => {
-    const cell = element("td", { textContent: number(value), id: `bin-${row}-${column}` });
+  if (body.rows.length !== size) {
+    body.replaceChildren(...range(size).map((row) => element("tr", {}, ...range(size).map((column) =>
+      element("td", { id: `bin-${row}-${column}` })))));
+  }
+  scene.values.forEach((values, row) => values.forEach((value, column) => {
+    const cell = body.rows[row].cells[column];
+    cell.textContent = number(value);
     cell.setAttribute("aria-selected", String(row === i && column === j));
-    cell.style.background = mixed(colours.low, colours.high, clamp(value, 0, 1));
-    return cell;
-  }))));
+    cell.style.background = colours.shade(value);
+  }));
   $("output").setAttribute("aria-activedescendant", `bin-${i}-${j}`);
 }
 
@@ -111,7 +129,7 @@ function showReading() {
 function tapCell(value, weight) {
   const cell = element("td", { textContent: `${number(value)} × ${number(weight, 3)}` },
     element("small", { textContent: `= ${number(value * weight, 3)}` }));
-  cell.style.background = mixed(colours.low, colours.high, clamp(value, 0, 1));
+  cell.style.background = colours.shade(value);
   return cell;
 }
 
@@ -149,14 +167,14 @@ function makeCards() {
   }));
 }
 
-function showCards(map) {
-  for (const pooler of CARDS) {
+function showCards(map, sides) {
+  CARDS.forEach((pooler, k) => {
     const card = $(`card-${pooler}`);
     const other = { ...state, pooler };
     const shown = { ...sceneOf(other, map), choice: null };
     const [picture, output] = card.querySelectorAll("canvas");
-    drawScene(picture, cardView(picture.clientWidth), shown, colours);
-    drawOutput(output, output.clientWidth, shown.values, colours);
+    drawScene(picture, cardView(sides[2 * k]), shown, colours);
+    drawOutput(output, sides[2 * k + 1], shown.values, colours);
     card.setAttribute("aria-pressed", String(pooler === state.pooler));
     card.querySelector(".how").textContent = variant(settle(other));
     const { mapped, cut, foreign } = shown.coverage.counts;
@@ -164,5 +182,5 @@ function showCards(map) {
       ["Shift", shiftWords(shown.shift)]];
     card.querySelector(".tally").replaceChildren(...tally.map(([name, value]) =>
       element("span", { textContent: `${name}: ` }, element("b", { textContent: value }))));
-  }
+  });
 }
