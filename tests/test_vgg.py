@@ -74,6 +74,22 @@ def test_torchvisions_file_gives_torchvisions_features(
     assert torch.allclose(vectors, fc7, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("stride", [16, 32])
+def test_convolutions_of_the_true_widths_give_torchvisions_features(
+    tmp_path: Path, stride: int
+) -> None:
+    """Only the classifier is narrower than VGG16's, whose 480 MB no feature depends on."""
+    torch.manual_seed(1)
+    theirs = tv_models.VGG(tv_models.vgg.make_layers(tv_models.vgg.cfgs["D"]), init_weights=False)
+    theirs.classifier = nn.Sequential(nn.Linear(512 * 49, 8), *[nn.Identity()] * 2, nn.Linear(8, 8))
+    torch.save(theirs.state_dict(), tmp_path / "vgg16.pth")
+    ours = vgg16(stride=stride, fc_dim=8, weights=str(tmp_path / "vgg16.pth"))
+    x = torch.randn(1, 3, 96, 128)
+    expected = run(theirs.eval().features if stride == 32 else theirs.features[:-1], x)
+    assert expected.std() > 0
+    assert torch.equal(run(ours.trunk, x), expected)
+
+
 @pytest.mark.parametrize("stages", range(6))
 def test_frozen_stages_take_no_gradient(narrow_file: tuple[nn.Module, Path], stages: int) -> None:
     network = vgg16(
