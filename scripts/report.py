@@ -3,7 +3,7 @@
     python scripts/report.py outputs/demo
 
 reads every run below the folder (config.yaml, metrics.json, matches.npz) and writes
-outputs/demo/report/.
+outputs/demo/report/, and the family's board for TensorBoard beside it.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from engine.dashboard import write_family_board
 from engine.report.bootstrap import RESAMPLES
 from engine.report.formats import markdown
 from engine.report.study import study_family
@@ -49,6 +50,7 @@ def report(folder: Path, resamples: int = RESAMPLES, baseline: str | None = None
         raise InputError(f"--resamples {resamples}: gives no interval of 95 %; take 100 or more")
     study = study_family(folder, resamples=resamples, baseline=baseline)
     text = write_report(study, folder / "report")
+    write_family_board(folder, text)
     for group in study.groups:
         table = paper_layout(study, group)
         print(f"{table.title}\n\n{markdown(table)}\n")
