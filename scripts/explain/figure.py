@@ -65,7 +65,7 @@ def explain_figure(
     Args:
         features: ``[H, W]``, values between 0 and 1.
     """
-    width = max(LEFT + MARGIN + len(readings) * (column + GAP) - GAP, 560.0)
+    width = max(LEFT + MARGIN + len(readings) * (column + GAP) - GAP, 380.0)
     items, top = _maps(readings, column, len(readings))
     rows, columns = readings[0].scene.output_size
     side = min(column / columns, 46.0)

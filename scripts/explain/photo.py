@@ -162,7 +162,7 @@ def _figure(
         said = "the channels that vary most over the box; one scale for all poolers"
         items.append(Text(LEFT, y + 46, said, 12.5, MUTED))
         y += 42
-    width = max(LEFT + MARGIN + len(readings) * (COLUMN + GAP) - GAP, 560.0)
+    width = max(LEFT + MARGIN + len(readings) * (COLUMN + GAP) - GAP, 380.0)
     return finished(items, y + 16, readings, width)
 
 
