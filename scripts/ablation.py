@@ -125,14 +125,16 @@ def settled(
     for given in words:
         if remedy := OURS.get(given.partition("=")[0].lstrip("+")):
             raise InputError(f"{given}: is the ablation's own setting; {remedy}")
+    ablation = replace(ablation, words=tuple(words))
     cell = composed("train", [f"experiment={ablation.cells[0]}", *words])
-    composed("train", [f"experiment={ablation.rpn}", *words])
+    if not ablation.brings_proposals:
+        composed("train", [f"experiment={ablation.rpn}", *words])
     on_gpu = cell.device != "cpu" and torch.cuda.is_available()
     cores = len(os.sched_getaffinity(0))
     if launcher == "basic":
         jobs = 1
     jobs = jobs or (1 if on_gpu else cores)
-    ablation = replace(ablation, words=tuple(words), launcher=launcher, jobs=jobs)
+    ablation = replace(ablation, launcher=launcher, jobs=jobs)
     changed = ablation.run(ablation.rpn, 0).parent.name.removeprefix(Path(ablation.rpn).name)
     if changed and not any(given.startswith("run.root=") for given in words):
         # Other settings, other tables: they are not to be mixed with those of the plain command.
