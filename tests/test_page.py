@@ -110,7 +110,8 @@ def random_boxes(stride: int, seed: int) -> list[list[float]]:
         return [x1, y1, x2, y2]
 
     def halves() -> list[float]:
-        return [round(v / (stride / 2)) * stride / 2 for v in ordinary()]
+        box = chance.choice([ordinary, beyond])()  # below 0, halves are rounded down
+        return [round(v / (stride / 2)) * stride / 2 for v in box]
 
     def beyond() -> list[float]:
         x1, y1 = chance.uniform(-width, 1.5 * width), chance.uniform(-height, 1.5 * height)
