@@ -128,24 +128,26 @@ def _in_short(study: Study) -> tuple[str, ...]:
         pool, align = there.get(("RoIPool", "max")), there.get(("RoIAlign", "avg"))
         warp = there.get(("RoIWarp", "avg"))
         kind = study.kinds[0] if study.kinds else "segm"
-        lead, what = group_name(group), KINDS[kind]
+        lead, what = study.short_name(group), KINDS[kind]
         if pool and align:
             figure = f"{kind}/AP75"
             found = figure_difference(align, pool, figure)
-            points.append(_point(f"{lead}: RoIAlign over RoIPool, {what} AP75", found))
+            points.append(_point(f"At {lead}: RoIAlign over RoIPool, {what} AP75", found))
             points[-1] += _in_the_paper(align, pool, figure)
             found = strictness(align, pool, kind)
             points.append(
-                _point(f"{lead}: RoIAlign's gain in {what} AP75 minus that in AP50", found)
+                _point(f"At {lead}: RoIAlign's gain in {what} AP75 minus that in AP50", found)
             )
         if pool and warp:
             found = figure_difference(warp, pool, f"{kind}/AP")
-            points.append(_point(f"{lead}: RoIWarp over RoIPool, {what} AP", found))
+            points.append(_point(f"At {lead}: RoIWarp over RoIPool, {what} AP", found))
             points[-1] += _in_the_paper(warp, pool, f"{kind}/AP")
         largest = there.get(("RoIAlign", "max"))
         if align and largest:
             found = figure_difference(align, largest, f"{kind}/AP")
-            points.append(_point(f"{lead}: RoIAlign's average over its maximum, {what} AP", found))
+            points.append(
+                _point(f"At {lead}: RoIAlign's average over its maximum, {what} AP", found)
+            )
             points[-1] += _in_the_paper(align, largest, f"{kind}/AP")
     return tuple(points) or ("No two rows of one table are finished yet.",)
 

@@ -22,7 +22,7 @@ h3 { font-size: 1rem; margin: 1.6rem 0 0.5rem; }
 p, li { max-width: 46rem; }
 ul { padding-left: 1.2rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--faint); border-radius: 6px; }
-table { border-collapse: collapse; font-size: 0.88rem; width: 100%; }
+table { border-collapse: separate; border-spacing: 0; font-size: 0.88rem; width: 100%; }
 th, td { padding: 0.35rem 0.7rem; text-align: left; white-space: nowrap; }
 th { background: var(--band); font-weight: 600; }
 tbody tr + tr td { border-top: 1px solid var(--faint); }
@@ -32,7 +32,7 @@ thead th:first-child { background: var(--band); }
 .yes { color: var(--yes); font-weight: 600; }
 .no { color: var(--no); }
 .note { color: var(--soft); font-size: 0.86rem; margin: 0.5rem 0 0; }
-.plots { display: grid; gap: 1.2rem;
+.plots { display: grid; gap: 1.2rem; margin-bottom: 1.2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .plots img { width: 100%; max-width: 40rem; height: auto; display: block; }
 """

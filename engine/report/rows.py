@@ -25,7 +25,7 @@ NAMES = {
 OWN_AGGREGATION = {"roi_pool": "max", "prroi_pool": "avg"}  # of poolers that leave no choice
 # Settings that may differ between a cell's seeds: they change neither what is learned nor judged.
 NEUTRAL = ("seed", "run", "workers", "device", "threads", "expected", "evaluation.pictures")
-PLAIN_WIDTH = 64  # channels of res2 in an ordinary ResNet
+PLAIN_WIDTH = 64  # channels of the first stage in an ordinary ResNet or VGG16
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,15 @@ def describe_pooler(pooler: dict[str, Any]) -> tuple[str, str]:
 
 def describe_backbone(backbone: dict[str, Any]) -> str:
     """VGG16, ResNet-50, or ResNet-16 (width 32): layers are counted as in He et al. (2015)."""
-    if "blocks" not in backbone:
-        return str(backbone["_target_"]).rpartition(".")[-1].upper()
-    depth = 2 + sum(backbone["blocks"]) * (3 if backbone.get("bottleneck") else 2)
-    width = backbone.get("width", PLAIN_WIDTH)
-    return f"ResNet-{depth}" + (f" (width {width})" if width != PLAIN_WIDTH else "")
+    function = str(backbone["_target_"]).rpartition(".")[-1]
+    name = "ResNet" if function == "resnet" else function.upper()
+    depth = backbone.get("depth")
+    if "blocks" in backbone:
+        depth = 2 + sum(backbone["blocks"]) * (3 if backbone.get("bottleneck") else 2)
+    layers = f"-{depth}" if depth else ""
+    width = backbone.get("width") or PLAIN_WIDTH
+    narrow = f" (width {width})" if width != PLAIN_WIDTH else ""
+    return f"{name}{layers}{narrow}"
 
 
 def _check_settings(runs: Sequence[Run], but: tuple[str, ...] = ("pooler",)) -> None:

@@ -51,6 +51,12 @@ class Study:
         there = self.baselines.get(group)
         return there.cell.label if there else "RoIPool"
 
+    def short_name(self, group: Group) -> str:
+        """Stride 16; with the backbone, where there are several."""
+        backbone, stride = group
+        several = len({b for b, _ in self.groups}) > 1
+        return f"stride {stride}" + (f", {backbone}" if several else "")
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """Masks and boxes, as far as any run has them."""

@@ -153,7 +153,7 @@ def differences(study: Study, group: Group) -> Table:
             "interval",
             "verdict",
             "paper",
-            "its difference",
+            "paper's difference",
         ),
         rows=tuple(rows),
         words=2,
@@ -175,7 +175,7 @@ def aggregations(study: Study) -> Table:
                     figure = f"{kind}/{name}"
                     found = figure_difference(average, largest, figure)
                     published = paper_difference(average.cell, largest.cell, figure)
-                    lead = (group_name(group), pooler, _heading(figure))
+                    lead = (study.short_name(group), pooler, _heading(figure))
                     rows.append((*lead, *_told(found), signed(published)))
     return Table(
         title="Average minus maximum",
@@ -203,7 +203,7 @@ def alignment(study: Study) -> Table:
                     for name in ("AP75", "AP50")
                 )
                 published = None if strict is None or loose is None else strict - loose
-                lead = (group_name(group), one.cell.label, KINDS[kind])
+                lead = (study.short_name(group), one.cell.label, KINDS[kind])
                 rows.append((*lead, *_told(found), signed(published)))
     return Table(
         title="Gain in AP75 minus gain in AP50",
@@ -219,7 +219,7 @@ def sizes(study: Study) -> Table:
     figures = [f"{kind}/{name}" for kind in study.kinds for name in SIZES]
     rows = tuple(
         (
-            group_name(one.cell.group),
+            study.short_name(one.cell.group),
             one.cell.label,
             *(mean_and_spread(one.values(figure)) for figure in figures),
         )
@@ -239,7 +239,7 @@ def thresholds(study: Study, kind: str) -> Table:
     """AP at each IoU threshold, mean over the seeds."""
     rows = tuple(
         (
-            group_name(one.cell.group),
+            study.short_name(one.cell.group),
             one.cell.label,
             *map(number, np.mean([curve[kind] for curve in one.curves], axis=0)),
         )
