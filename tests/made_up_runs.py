@@ -89,7 +89,7 @@ def configuration(cell: tuple[str, str | None, int, float], seed: int) -> dict[s
         "backbone": {"_target_": "models.resnet.resnet", "blocks": [1, 2, 2, 2], "width": 32},
         "pooler": {"_target_": f"ops.{TARGETS[pooler]}", **({"agg": agg} if agg else {})},
         "proposals": {"files": {"train": "train.safetensors"}},
-        "schedule": {"steps": 600},
+        "schedule": {"steps": 600, "lr": 0.001, "images_per_step": 16},
         "proposals_only": False,
         "run": {"name": f"{pooler}{seed}"},
     }
