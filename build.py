@@ -26,6 +26,14 @@ from models.weight_kinds import open_weights
 from models.weights import FILLED_LATER, load_detector, settle_structure
 from ops.errors import InputError
 
+# What a configuration saved by an earlier version does not state.
+UNSTATED = {"proposals": {"files": None}, "proposals_only": False}
+
+
+def saved_config(text: str) -> DictConfig:
+    """The configuration that a checkpoint or a run's config.yaml holds."""
+    return OmegaConf.merge(UNSTATED, OmegaConf.create(text))  # type: ignore[return-value]
+
 
 def build_data(cfg: DictConfig) -> DataSplits:
     """The data set that `cfg.data` describes, with the proposals that `cfg.proposals` names.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from build import (
@@ -31,6 +31,7 @@ from build import (
     load_weights,
     plain,
     restored_model,
+    saved_config,
     with_overrides,
     with_structure,
 )
@@ -179,7 +180,7 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     """
     path = checkpoint_path(Path(cfg.checkpoint))
     checkpoint = load_checkpoint(path)
-    cfg = with_overrides(OmegaConf.create(checkpoint.config_text), cfg, overrides)  # type: ignore[arg-type]
+    cfg = with_overrides(saved_config(checkpoint.config_text), cfg, overrides)
     runtime = build_runtime(cfg)
     data = build_data(cfg)
     model = restored_model(cfg, checkpoint, data.val, path)
@@ -226,7 +227,7 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     results = read_results(path)
     beside = path.parent / "config.yaml"
     if beside.is_file():
-        cfg = with_overrides(OmegaConf.load(beside), cfg, overrides)  # type: ignore[arg-type]
+        cfg = with_overrides(saved_config(beside.read_text(encoding="utf-8")), cfg, overrides)
     data = build_data(cfg)
     metrics = coco_metrics(
         data.val.ground_truth(),

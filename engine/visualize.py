@@ -121,7 +121,11 @@ def _draw(
     ]
     draw_labels(
         picture,
-        [(texts[k].rstrip(": "), as_area(corners[k]), colours[kinds[k]]) for k in order if texts[k]],
+        [
+            (texts[k].rstrip(": "), as_area(corners[k]), colours[kinds[k]])
+            for k in order
+            if texts[k]
+        ],
     )
     return picture
 

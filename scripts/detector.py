@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from build import build_model, build_runtime, plain
+from build import build_model, build_runtime, plain, saved_config
 from data.settings import from_settings
 from data.transforms import EvalTransform
 from engine.checkpoint import Checkpoint, load_checkpoint, load_weights_into
@@ -17,9 +17,6 @@ from models.mask_rcnn import MaskRCNN
 from models.weights import FILLED_LATER
 from ops.errors import InputError
 from ops.structures import Batch, Category, Detections, Sample, Target
-
-# Settings that checkpoints of version 0.1 do not hold, and what they amounted to.
-UNSTATED = {"proposals": {"files": None}, "proposals_only": False}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,11 @@ class Detector:
 
 
 def open_detector(
-    given: Path, *, device: str | None = None, score_threshold: float | None = None
+    given: Path,
+    *,
+    device: str | None = None,
+    score_threshold: float | None = None,
+    proposing: bool = True,
 ) -> Detector:
     """Build the network of a checkpoint with its own settings, and fill it.
 
@@ -58,10 +59,12 @@ def open_detector(
         device: as `engine.runtime.start_runtime`; None takes the run's.
         score_threshold: detections below it are not made; None takes the run's. Raising it changes
             nothing about those above.
+        proposing: whether it has to find objects by itself; False admits a network that was trained
+            on frozen proposals, for boxes that are given.
 
     Raises:
-        InputError: no such checkpoint, or one without classes, without an RPN or without a second
-            stage; a device that is not there.
+        InputError: no such checkpoint, or one without classes, without an RPN where it is to
+            propose, or without a second stage; a device that is not there.
     """
     path = given / "checkpoints" / "last.pt" if given.is_dir() else given
     if path.suffix in (".pkl", ".pth"):
@@ -70,9 +73,8 @@ def open_detector(
             "them once with scripts/import_weights.py"
         )
     checkpoint = load_checkpoint(path)
-    _check_complete(checkpoint, path)
-    cfg = OmegaConf.merge(UNSTATED, OmegaConf.create(checkpoint.config_text))
-    assert isinstance(cfg, DictConfig)
+    _check_complete(checkpoint, path, proposing)
+    cfg = saved_config(checkpoint.config_text)
     OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
     if device is not None:
         OmegaConf.update(cfg, "device", device)
@@ -92,16 +94,17 @@ def open_detector(
     )
 
 
-def _check_complete(checkpoint: Checkpoint, path: Path) -> None:
+def _check_complete(checkpoint: Checkpoint, path: Path, proposing: bool) -> None:
     if not checkpoint.categories:
         raise InputError(
             f"{path}: its `categories` are empty, so its classes have no names; give a checkpoint "
             "written by train.py or scripts/import_weights.py"
         )
-    for part, what, remedy in (
+    parts = (
         ("rpn.", "no RPN (it was trained on proposals from a file)", "proposals=rpn"),
         ("roi_heads.", "no second stage (it only proposes)", "proposals_only=false"),
-    ):
+    )
+    for part, what, remedy in parts if proposing else parts[1:]:
         if not any(name.startswith(part) for name in checkpoint.model):
             raise InputError(
                 f"{path}: has {what} and finds nothing in new images by itself; give a detector "

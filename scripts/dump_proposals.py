@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from build import (
@@ -25,6 +25,7 @@ from build import (
     checkpoint_path,
     command_line,
     restored_model,
+    saved_config,
     with_overrides,
 )
 from data.coco import CocoDataset
@@ -50,7 +51,7 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
         raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, the run of an RPN")
     path = checkpoint_path(Path(cfg.checkpoint))
     checkpoint = load_checkpoint(path)
-    cfg = with_overrides(OmegaConf.create(checkpoint.config_text), cfg, overrides)
+    cfg = with_overrides(saved_config(checkpoint.config_text), cfg, overrides)
     if cfg.proposals.files is not None:
         raise InputError(f"{path}: was trained on frozen proposals and has no RPN; give another")
     runtime = build_runtime(cfg)

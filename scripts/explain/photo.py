@@ -78,7 +78,7 @@ def photo_figure(
     views: list[HeadView] = []
     trained = ""
     if checkpoint is not None:
-        detector = open_detector(checkpoint)
+        detector = open_detector(checkpoint, proposing=False)
         seen, scene = as_seen(photo, scene, detector)
         scene, views = head_views(seen, scene, poolers, detector)
         photo = seen.permute(1, 2, 0).numpy()

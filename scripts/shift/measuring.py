@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from build import build_data, build_runtime, checkpoint_path, plain, restored_model
+from build import build_data, build_runtime, checkpoint_path, plain, restored_model, saved_config
 from data.coco import CocoDataset, DataSplits
 from data.translation import laid_on
 from engine.checkpoint import load_checkpoint
@@ -33,7 +33,6 @@ from models.roi_heads import RoIHeads
 from ops.boxes import clip, is_nonempty
 from ops.errors import InputError
 from ops.structures import Detections, Sample
-from scripts.detector import UNSTATED
 
 SCORED = ("AP", "AP50", "AP75")
 
@@ -161,8 +160,7 @@ def open_run(folder: Path) -> TrainedRun:
     """Network and data of a run, from its last checkpoint, in float32."""
     path = checkpoint_path(folder)
     checkpoint = load_checkpoint(path)
-    cfg = OmegaConf.merge(UNSTATED, OmegaConf.create(checkpoint.config_text))
-    assert isinstance(cfg, DictConfig)
+    cfg = saved_config(checkpoint.config_text)
     if cfg.get("proposals_only"):
         raise InputError(f"{folder}: has no pooler (it only proposes); give a detector's run")
     # Small differences are compared: they must not be those of a short number format.
