@@ -10,6 +10,7 @@ from made_up_runs import DEMO, edit_config, write_family, write_run
 from engine.report.study import Study, study_family
 from ops.errors import InputError
 
+LONGER = {"steps": 900, "lr": 0.001, "images_per_step": 16}
 PAIR = {name: DEMO[name] for name in ("pool_s16", "align_avg_s16")}
 
 
@@ -48,7 +49,7 @@ def _mixed_seeds(family: Path) -> None:
 
 def _other_schedule(family: Path) -> None:
     for seed in (0, 1):
-        edit_config(family / f"align_avg_s16/seed{seed}/config.yaml", schedule={"steps": 900})
+        edit_config(family / f"align_avg_s16/seed{seed}/config.yaml", schedule=LONGER)
 
 
 def _same_seed(family: Path) -> None:
