@@ -27,6 +27,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from engine.coco_eval import AP_FIGURES
+from engine.naming import describe_backbone, describe_pooler
 from engine.run_folder import replacing
 
 Value = str | float | bool
@@ -34,13 +35,6 @@ BOARD = "_summary"
 KINDS = {"bbox": "box", "segm": "mask"}
 PR_THRESHOLDS = {"50": 0, "75": 5}  # AP's name of an IoU threshold, its place in .50:.05:.95
 LOSSES = ("loss", "loss_cls", "loss_box", "loss_mask", "loss_rpn_cls", "loss_rpn_box")
-POOLERS = {
-    "roi_pool": "RoIPool",
-    "roi_warp": "RoIWarp",
-    "roi_align": "RoIAlign",
-    "prroi_pool": "PrRoIPool",
-}
-FIXED_AGGREGATION = {"roi_pool": "max", "prroi_pool": "avg"}  # of those that have no setting for it
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
@@ -48,15 +42,10 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
 
     A run that trains proposals alone has no pooler, and so none is named.
     """
-    backbone, pooler, schedule = config["backbone"], config["pooler"], config["schedule"]
-    network = _last_word(backbone)
-    size = backbone.get("depth") or " " + "-".join(map(str, backbone.get("blocks", ())))
-    values: dict[str, Value] = {"backbone": f"{network}{size}".strip()}
+    values: dict[str, Value] = {"backbone": describe_backbone(config["backbone"])}
     if not config.get("proposals_only"):
-        op = _last_word(pooler)
-        mode = pooler.get("mode", "paper")
-        values["pooler"] = POOLERS.get(op, op) + ("" if mode == "paper" else f" ({mode})")
-        values["agg"] = pooler.get("agg") or FIXED_AGGREGATION.get(op, "")
+        values["pooler"], values["agg"] = describe_pooler(config["pooler"])
+    schedule = config["schedule"]
     return values | {
         "stride": config["stride"],
         "lr": schedule["lr"],
@@ -64,10 +53,6 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
         "steps": schedule["steps"],
         "seed": config["seed"],
     }
-
-
-def _last_word(part: Mapping[str, Any]) -> str:
-    return part["_target_"].rpartition(".")[-1]
 
 
 # The messages of one run

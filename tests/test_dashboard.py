@@ -141,7 +141,7 @@ def test_the_experiment_names_settings_with_their_values_and_figures(board: _Boa
     assert domains["pooler"] == ["RoIAlign", "RoIPool"]
     assert domains["agg"] == ["avg", "max"]
     assert domains["seed"] == [0, 1]
-    assert domains["backbone"] == ["resnet50"]
+    assert domains["backbone"] == ["ResNet-50"]
     assert {"stride", "lr", "images per step", "steps"} < set(domains)
     figures = [m["name"]["tag"] for m in experiment["metricInfos"]]
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -210,7 +210,7 @@ def test_a_kind_without_any_object_has_no_curve() -> None:
     [
         ("roi_pool", {"rounding": "caffe"}, "RoIPool", "max"),
         ("roi_warp", {"mode": "paper", "agg": "avg"}, "RoIWarp", "avg"),
-        ("roi_warp", {"mode": "mnc", "agg": "max"}, "RoIWarp (mnc)", "max"),
+        ("roi_warp", {"mode": "mnc", "agg": "max"}, "RoIWarp (MNC)", "max"),
         ("roi_align", {"agg": "max"}, "RoIAlign", "max"),
         ("prroi_pool", {}, "PrRoIPool", "avg"),
         ("my_pool", {}, "my_pool", ""),

@@ -17,9 +17,9 @@ from made_up_runs import DEMO, edit_config, write_family, write_run
 from short_runs import short_run
 
 from engine.matches import average_precision, load_matches
+from engine.naming import describe_backbone, describe_pooler
 from engine.report import paper
 from engine.report.formats import latex, markdown, rows_csv
-from engine.report.rows import describe_backbone, describe_pooler
 from engine.report.study import Study, study_family
 from engine.report.tables import (
     Table,

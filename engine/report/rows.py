@@ -12,20 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from engine.naming import NAMES, describe_backbone, describe_pooler
 from engine.report.runs import Run
 from engine.run_folder import flatten
 from ops.errors import InputError
 
-NAMES = {
-    "roi_pool": "RoIPool",
-    "roi_warp": "RoIWarp",
-    "roi_align": "RoIAlign",
-    "prroi_pool": "PrRoIPool",
-}
-OWN_AGGREGATION = {"roi_pool": "max", "prroi_pool": "avg"}  # of poolers that leave no choice
 # Settings that may differ between a cell's seeds: they change neither what is learned nor judged.
 NEUTRAL = ("seed", "run", "workers", "device", "threads", "expected", "evaluation.pictures")
-PLAIN_WIDTH = 64  # channels of the first stage in an ordinary ResNet or VGG16
 
 
 @dataclass(frozen=True)
@@ -110,28 +103,6 @@ def _cell(name: str, runs: Iterable[Run]) -> Cell:
         others=tuple(run for run in own if run.state != "finished"),
         label=f"{pooler} {agg}",
     )
-
-
-def describe_pooler(pooler: dict[str, Any]) -> tuple[str, str]:
-    """Name and aggregation of a configured pooler; one that is new goes by its function's name."""
-    function = str(pooler["_target_"]).rpartition(".")[-1]
-    name = NAMES.get(function, function)
-    if pooler.get("mode") == "mnc":
-        name += " (MNC)"
-    return name, str(pooler.get("agg", OWN_AGGREGATION.get(function, "")))
-
-
-def describe_backbone(backbone: dict[str, Any]) -> str:
-    """VGG16, ResNet-50, or ResNet-16 (width 32): layers are counted as in He et al. (2015)."""
-    function = str(backbone["_target_"]).rpartition(".")[-1]
-    name = "ResNet" if function == "resnet" else function.upper()
-    depth = backbone.get("depth")
-    if "blocks" in backbone:
-        depth = 2 + sum(backbone["blocks"]) * (3 if backbone.get("bottleneck") else 2)
-    layers = f"-{depth}" if depth else ""
-    width = backbone.get("width") or PLAIN_WIDTH
-    narrow = f" (width {width})" if width != PLAIN_WIDTH else ""
-    return f"{name}{layers}{narrow}"
 
 
 def _check_settings(runs: Sequence[Run], but: tuple[str, ...] = ("pooler",)) -> None:
