@@ -133,7 +133,8 @@ def settled(
     cores = len(os.sched_getaffinity(0))
     if launcher == "basic":
         jobs = 1
-    jobs = jobs or (1 if on_gpu else cores)
+    runs = len(ablation.cells) * len(ablation.seeds)
+    jobs = jobs or (1 if on_gpu else jobs_at_once(runs, cores))
     ablation = replace(ablation, launcher=launcher, jobs=jobs)
     changed = ablation.run(ablation.rpn, 0).parent.name.removeprefix(Path(ablation.rpn).name)
     if changed and not any(given.startswith("run.root=") for given in words):
@@ -150,6 +151,11 @@ def settled(
     ):
         own += proposal_words(ablation)
     return ablation, own
+
+
+def jobs_at_once(runs: int, cores: int) -> int:
+    """As many runs as cores; or a few more where a second round would leave most cores idle."""
+    return runs if cores < runs < 2 * cores else cores
 
 
 def proposal_words(ablation: Ablation) -> list[str]:
@@ -343,7 +349,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("name", metavar="NAME", help="demo_quick, demo, nuclei, table2c ...")
     parser.add_argument("words", metavar="key=value", nargs="*", help="settings, see train.py")
-    parser.add_argument("--jobs", type=int, help="cells at once (default: cores; 1 with a GPU)")
+    parser.add_argument(
+        "--jobs", type=int, help="cells at once (default: about as many as cores; 1 with a GPU)"
+    )
     parser.add_argument("--launcher", choices=LAUNCHERS, default="joblib")
     parser.add_argument("--seeds", nargs="+", help="instead of the file's, such as 0 1 2")
     parser.add_argument("--show", action="store_true", help="print the commands, run nothing")

@@ -193,6 +193,9 @@ def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     ablation, own = settled(quick, ["device=cpu"], "joblib", None)
     assert (ablation.jobs, own) == (8, ["threads=1"])
     assert settled(quick, ["device=cpu", "threads=3"], "joblib", 2)[1] == []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    ablation, own = settled(quick, ["device=cpu"], "joblib", None)  # not two, and one left over
+    assert (ablation.jobs, own) == (3, ["threads=1"])
 
 
 def test_other_settings_make_other_tables() -> None:
