@@ -22,7 +22,7 @@ import yaml
 from tqdm import tqdm
 
 from build import command_line
-from engine.dashboard import POOLERS
+from engine.naming import NAMES
 from ops.errors import InputError
 from scripts.shift.measuring import ShiftedRun, measure
 from scripts.shift.writing import ShiftedCell, write_all
@@ -98,7 +98,7 @@ def cells_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedCell]:
 
 def _place_in_table(cell: ShiftedCell) -> tuple[int, int, bool]:
     """By stride, then in the paper's order: RoIPool, RoIWarp, RoIAlign; maximum before average."""
-    settings, order = cell.runs[0].settings, list(POOLERS.values())
+    settings, order = cell.runs[0].settings, list(NAMES.values())
     pooler = str(settings["pooler"]).partition(" ")[0]
     place = order.index(pooler) if pooler in order else len(order)
     return cell.stride, place, settings["agg"] != "max"

@@ -113,7 +113,7 @@ def test_every_schedule_has_an_optimizer_and_a_learning_rate_throughout(schedule
 @pytest.mark.parametrize("proposals", choices("proposals"))
 def test_every_source_of_proposals_builds(proposals: str) -> None:
     cfg = composed(f"proposals={proposals}")
-    assert (built(cfg).rpn is None) is (cfg.proposals.rpn is None)
+    assert (built(cfg).rpn is None) is (cfg.proposals.files is not None)
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
