@@ -136,14 +136,14 @@ def _gradients(
 ) -> Iterator[tuple[_Block, Tensor]]:
     """Each block with the gradient of its samples, ``[S R, k P Q, C]``."""
     table = _clean_table(features)
-    rows = grad.permute(0, 2, 3, 1).flatten(1)  # [K, P Q C]
+    rows = grad.permute(0, 2, 3, 1)  # [K, P, Q, C], a view: copied block by block
     all_finite = features.numel() == 0 or bool(table.amin() > _lowest(table))
     for block in _blocks(features, plan, _BACKWARD_BLOCK):
         samples = _read(table, block.cells.flatten(0, 1), block.weights.flatten(0, 1))
         samples = samples.view(len(block.cells), -1, table.shape[1])
         best = samples.amax(0)
         # What no sample has claimed yet; a bin of nothing but NaN, or of no sample, has no winner.
-        unclaimed = rows[block.rois].to(table.dtype).view_as(best)
+        unclaimed = rows[block.rois].to(table.dtype).reshape(best.shape)
         if block.absent is not None:
             unclaimed[block.absent] = 0
         if not all_finite:
