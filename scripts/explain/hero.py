@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from scripts.explain.article_steps import SCENE as ARTICLE_SCENE
+from scripts.explain.article_steps import WIDTH
 from scripts.explain.canvas import Canvas, Item, Text
 from scripts.explain.drawing import (
     INK,
@@ -22,9 +24,7 @@ from scripts.explain.figure import GAP, LEFT, title
 from scripts.explain.geometry import Reading, Scene
 from scripts.explain.poolers import choose
 
-WIDTH = 830.0
 SCENE = Scene((308, 200, 490, 337), (512, 512), 32, (3, 3))
-STEPS_SCENE = Scene((296, 192, 496, 337), (512, 512), 32, (3, 3))
 
 
 def hero() -> Canvas:
@@ -58,7 +58,8 @@ def _from_outside(reading: Reading) -> str:
 def strip() -> Canvas:
     """Four steps: the box off the grid, cut down, its bins kept, nothing rounded."""
     pool, warp, align = (
-        Reading(choose(word), STEPS_SCENE) for word in ("pool_floor", "warp_floor", "align_thirds")
+        Reading(choose(word), ARTICLE_SCENE)
+        for word in ("pool_floor", "warp_floor", "align_thirds")
     )
     x1, y1, x2, y2 = pool.box
     size = f"{number(x2 - x1)} × {number(y2 - y1)}"
