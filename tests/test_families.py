@@ -127,7 +127,7 @@ def test_modern_cells_build(name: str) -> None:
         assert model.roi_heads.head.pooler.scale == 1 / cfg.stride
 
 
-@pytest.mark.parametrize("family", [*ON_COCO, "minitrain", "nuclei"])
+@pytest.mark.parametrize("family", [*ON_COCO, "minitrain", "nuclei", "demo"])
 def test_a_cell_states_its_cost_and_what_it_needs(family: str) -> None:
     for experiment in [*cells_of(family), f"{family}/rpn"]:
         text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
