@@ -1,38 +1,21 @@
-"""From a configuration to the parts it describes: data, network, runtime; and back to one line of
-text for what is wrong with it.
+"""From a configuration to the parts it describes: data, network, runtime."""
 
-Of the project's modules, the entry points alone see a configuration, and this is how they read it.
-"""
-
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from data.coco import CocoDataset, DataSplits
-from engine.checkpoint import Checkpoint, load_weights_into
-from engine.runtime import Runtime, start_runtime
+from configuration import plain
+from data.splits import DataSplits, DetectionDataset
 from models.mask_rcnn import MaskRCNN, build_mask_rcnn
-from models.weight_kinds import open_weights
-from models.weights import FILLED_LATER, load_detector, settle_structure
+from models.network import FILLED_LATER
 from ops.errors import InputError
-
-# What a configuration saved by an earlier version does not state.
-UNSTATED = {"proposals": {"files": None}, "proposals_only": False}
-
-
-def saved_config(text: str) -> DictConfig:
-    """The configuration that a checkpoint or a run's config.yaml holds."""
-    return OmegaConf.merge(UNSTATED, OmegaConf.create(text))  # type: ignore[return-value]
+from running.runtime import Runtime, start_runtime
 
 
 def build_data(cfg: DictConfig) -> DataSplits:
@@ -49,16 +32,21 @@ def build_data(cfg: DictConfig) -> DataSplits:
     overrides = {"masks": False} if not cfg.mask or cfg.proposals_only else {}
     data = instantiate(cfg.data, **overrides)
     if cfg.proposals.files is not None:
-        _attach_proposals(data, plain(cfg.proposals))
+        data = _with_proposals(data, plain(cfg.proposals))
     return data
 
 
-def _attach_proposals(data: DataSplits, proposals: dict[str, Any]) -> None:
-    """Give each split the proposals of its file, as many of an image as an RPN would keep."""
+def _with_proposals(data: DataSplits, proposals: dict[str, Any]) -> DataSplits:
+    """Each split with the proposals of its file, as many of an image as an RPN would keep."""
+    from data.proposals import WithProposals  # not needed where the RPN is trained
+
     files, (train_top, val_top) = proposals["files"], proposals["rpn"]["post_nms"]
-    data.train.attach_proposals(Path(files["train"]), top=train_top, detector=files["detector"])
+    detector = files["detector"]
+    train = WithProposals(data.train, Path(files["train"]), top=train_top, detector=detector)
+    val = train
     if data.val is not data.train:
-        data.val.attach_proposals(Path(files["val"]), top=val_top, detector=files["detector"])
+        val = WithProposals(data.val, Path(files["val"]), top=val_top, detector=detector)
+    return replace(data, train=train, val=val)
 
 
 def with_structure(cfg: DictConfig) -> DictConfig:
@@ -70,16 +58,23 @@ def with_structure(cfg: DictConfig) -> DictConfig:
         InputError: `cfg` states otherwise than the detector that is to fill the whole network.
     """
     weights = cfg.weights or cfg.backbone.get("weights")
+    if weights is None and cfg.backbone.get("stride_in_1x1", False) is not None:
+        return cfg
+    from models.weights import settle_structure  # a network from scratch needs no reader of files
+
     settled = settle_structure(plain(cfg.backbone), weights, whole=bool(cfg.weights))
     return OmegaConf.merge(cfg, {"backbone": settled})  # type: ignore[return-value]
 
 
-def load_weights(model: MaskRCNN, path: Path, dataset: CocoDataset) -> None:
+def load_weights(model: MaskRCNN, path: Path, dataset: DetectionDataset) -> None:
     """Fill `model` from a detector's file: ours, for the same categories, or detectron's.
 
     Raises:
         InputError: no such file, no detector, other categories, another architecture.
     """
+    from models.weight_files import open_weights
+    from models.weights import load_detector
+
     file = open_weights(path)
     if file.categories is not None:
         check_categories(file.categories, dataset, path)
@@ -123,11 +118,6 @@ def instantiate(node: DictConfig, **changes: Any) -> Any:
         raise
 
 
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A configuration node as a plain dict, references resolved."""
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
-
-
 def build_runtime(cfg: DictConfig) -> Runtime:
     """Device, number format, threads and ranks that `cfg` asks for."""
     return start_runtime(
@@ -138,44 +128,8 @@ def build_runtime(cfg: DictConfig) -> Runtime:
     )
 
 
-def restored_model(
-    cfg: DictConfig, checkpoint: Checkpoint, dataset: CocoDataset, path: Path
-) -> MaskRCNN:
-    """The network of the checkpoint at `path`, to be used on `dataset`.
-
-    Raises:
-        InputError: it was trained on other categories.
-    """
-    check_categories(checkpoint.categories, dataset, path)
-    # The file holds every weight: nothing is downloaded for a network that is about to be filled.
-    OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
-    model = build_model(cfg, len(dataset.categories))
-    load_weights_into(model, checkpoint.model, path)
-    return model
-
-
-def checkpoint_path(given: Path) -> Path:
-    """The checkpoint that `given`, a file or a run's folder, stands for."""
-    return given / "checkpoints" / "last.pt" if given.is_dir() else given
-
-
-def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`saved`, with every setting or group that `overrides` names taken from `fresh`."""
-    merged = OmegaConf.create(OmegaConf.to_yaml(saved))
-    OmegaConf.set_struct(merged, False)
-    absent = object()  # null is a value like any other
-    for key in ("checkpoint", "detections", "output"):
-        OmegaConf.update(merged, key, fresh.get(key))
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group.replace("/", ".")
-        value = OmegaConf.select(fresh, key, default=absent)
-        if value is not absent and key not in ("hydra", "experiment"):
-            OmegaConf.update(merged, key, value, merge=False)
-    return merged  # type: ignore[return-value]
-
-
 def check_categories(
-    categories: Sequence[Mapping[str, Any]], dataset: CocoDataset, path: Path
+    categories: Sequence[Mapping[str, Any]], dataset: DetectionDataset, path: Path
 ) -> None:
     """InputError unless the checkpoint's `categories` are the data set's, id by id."""
     trained = [(c["id"], c["name"]) for c in categories]
@@ -188,28 +142,3 @@ def check_categories(
         f"{len(present)}; the first that differs is {differing[0]}; "
         "evaluate on the data set it was trained for"
     )
-
-
-def command_line(action: Callable[[], Any]) -> Any:
-    """Run `action`; a user's mistake becomes one line and exit status 2, not a traceback.
-
-    In a sweep it is raised instead, so that Hydra marks the job and goes on with the others.
-    """
-    try:
-        return action()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if _in_a_sweep():
-            raise
-        sys.exit(2)
-    except Exception as error:
-        if not _in_a_sweep():
-            raise
-        # Told here, because Hydra tells of the first failure alone, at the end; and raised as plain
-        # text, because not every error survives the way back from a launcher's process.
-        traceback.print_exc()
-        raise RuntimeError(f"{type(error).__name__}: {error}") from None
-
-
-def _in_a_sweep() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

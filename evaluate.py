@@ -4,8 +4,7 @@
     python evaluate.py experiment=detectron2/r50_c4 weights=model_final.pkl data.root=/data/coco
     python evaluate.py detections=outputs/RUN/detections.json
 
-`evaluate` is an ordinary function that training calls too; around it stand the few functions that
-turn a configuration into parts (`build_data`, `build_model`) and the command line.
+`evaluate` is an ordinary function that training calls too; below it stands the command line.
 """
 
 import itertools
@@ -22,24 +21,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from build import (
-    build_data,
-    build_model,
-    build_runtime,
-    checkpoint_path,
-    command_line,
-    load_weights,
-    plain,
-    restored_model,
-    saved_config,
-    with_overrides,
-    with_structure,
-)
-from data.coco import CocoDataset, DataSplits
+from build import build_data, build_model, build_runtime, load_weights, with_structure
+from configuration import command_line, plain, run_command, saved_config, with_overrides
 from data.loader import eval_loader
+from data.splits import DataSplits, DetectionDataset
 from data.transforms import EvalTransform
-from engine.checkpoint import load_checkpoint
-from engine.coco_eval import (
+from detector import detect, load
+from files.atomic import write_json
+from judging.coco_eval import (
     CocoEvaluation,
     coco_evaluation,
     coco_metrics,
@@ -48,15 +37,11 @@ from engine.coco_eval import (
     read_results,
     results_table,
 )
-from engine.matches import Matches
-from engine.proposal_recall import proposal_recall
-from engine.run_folder import write_json
-from engine.runtime import Runtime
+from judging.matches import Matches
+from judging.proposal_recall import proposal_recall
 from models.mask_rcnn import MaskRCNN
-from ops.boxes import rescale
 from ops.errors import InputError
-from ops.structures import Batch, Detections
-from overrides import run_command
+from running.runtime import Runtime
 
 LOSS_SEED = 0  # the validation loss samples the same anchors and RoIs every time
 
@@ -65,7 +50,7 @@ LOSS_SEED = 0  # the validation loss samples the same anchors and RoIs every tim
 class Evaluation:
     """COCO's figures in percent (and `val/loss` ...), and the detections they come from.
 
-    `precision` and `matches`, by kind: see `engine.coco_eval.CocoEvaluation`; of proposals none.
+    `precision` and `matches`, by kind: see `judging.coco_eval.CocoEvaluation`; of proposals none.
     """
 
     metrics: dict[str, float]
@@ -76,7 +61,7 @@ class Evaluation:
 
 def evaluate(
     model: MaskRCNN,
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     transform: EvalTransform,
     runtime: Runtime,
     *,
@@ -92,7 +77,7 @@ def evaluate(
     Args:
         model: on the runtime's device; left in the mode it was in.
         dataset, transform: what is evaluated, and how its images are prepared.
-        backend, per_category: see `engine.coco_eval.coco_metrics`.
+        backend, per_category: see `judging.coco_eval.coco_metrics`.
         batch_size: images at once.
         loss_images: how many of the first images the validation loss is taken over.
         workers: processes that load images.
@@ -139,18 +124,6 @@ def evaluate(
 
 
 @torch.no_grad()
-def detect(model: MaskRCNN, batch: Batch, runtime: Runtime) -> list[Detections]:
-    """Detections of each image of `batch`, in the pixels of its file, on the CPU."""
-    batch = batch.to(runtime.device)
-    with runtime.autocast():
-        detections = model(batch.images, proposals=batch.proposals)
-    return [
-        rescale(found.cpu(), (sample.image.shape[1], sample.image.shape[2]), sample.original_size)
-        for found, sample in zip(detections, batch.samples, strict=True)
-    ]
-
-
-@torch.no_grad()
 def validation_loss(model: MaskRCNN, batches: Any, runtime: Runtime) -> dict[str, float]:
     """Mean of each loss over `batches` as `val/loss_*`, and of their sum as `val/loss`.
 
@@ -178,14 +151,14 @@ def evaluate_checkpoint(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
         cfg: configs/evaluate.yaml, composed.
         overrides: the words of the command line; they alone change the checkpoint's settings.
     """
-    path = checkpoint_path(Path(cfg.checkpoint))
-    checkpoint = load_checkpoint(path)
-    cfg = with_overrides(saved_config(checkpoint.config_text), cfg, overrides)
-    runtime = build_runtime(cfg)
-    data = build_data(cfg)
-    model = restored_model(cfg, checkpoint, data.val, path)
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return _evaluate_and_write(cfg, model, data, runtime, run)
+    detector = load(
+        cfg.checkpoint, needs=(), change=lambda saved: with_overrides(saved, cfg, overrides)
+    )
+    data = build_data(detector.config)
+    detector.check_categories(data.val)
+    return _evaluate_and_write(
+        detector.config, detector.model, data, detector.runtime, detector.folder
+    )
 
 
 def evaluate_weights(cfg: DictConfig) -> dict[str, float]:

@@ -22,23 +22,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from build import (
-    build_data,
-    build_model,
-    build_runtime,
-    command_line,
-    instantiate,
-    load_weights,
-    plain,
-    with_structure,
-)
-from data.coco import DataSplits, check_images
+from build import build_data, build_model, build_runtime, instantiate, load_weights, with_structure
+from configuration import command_line, plain, run_command
 from data.loader import train_loader
-from engine.checkpoint import CheckpointKeeper, load_checkpoint, load_weights_into
-from engine.coco_eval import results_table
-from engine.dashboard import hyperparameters
-from engine.matches import save_matches
-from engine.optim import (
+from data.splits import DataSplits, check_images
+from detector import detect
+from drawing.visualize import truth_beside_prediction
+from evaluate import evaluate, evaluation_settings, print_comparison
+from files.atomic import write_json
+from judging.coco_eval import results_table
+from judging.matches import save_matches
+from models.mask_rcnn import MaskRCNN
+from models.network import describe
+from ops.errors import InputError
+from ops.structures import Batch
+from running.checkpoint import CheckpointKeeper, load_checkpoint, load_weights_into
+from running.optim import (
     check_finite,
     clip_gradients,
     effective_lr,
@@ -46,16 +45,9 @@ from engine.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from engine.run_folder import RunFolder, write_json
-from engine.runtime import Runtime, rng_state, seed_everything, set_rng_state
-from engine.tracking import Tracker
-from engine.visualize import truth_beside_prediction
-from evaluate import detect, evaluate, evaluation_settings, print_comparison
-from models.mask_rcnn import MaskRCNN
-from models.network import describe
-from ops.errors import InputError
-from ops.structures import Batch
-from overrides import run_command
+from running.run_folder import RunFolder
+from running.runtime import Runtime, rng_state, seed_everything, set_rng_state
+from running.tracking import Tracker, hyperparameters
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
 NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")

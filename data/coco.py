@@ -2,34 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from data import rle
-from data.annotations import Annotation, ImageEntry, read_annotations
-from data.images import check_header, read_image
+from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
+from data.images import read_image
 from data.outlines import as_segmentation
-from data.packing import PackedEntries
-from data.proposal_file import ProposalFile, open_proposals
-from data.settings import from_settings
+from data.splits import DataSplits, from_settings
 from data.transforms import EvalTransform, TrainTransform
-from ops.boxes import clip, is_nonempty
+from ops import rle
 from ops.errors import InputError
 from ops.structures import Sample, Target
-
-# Up to so many images a check before training decodes every one (about half a minute); beyond, it
-# reads the headers alone and leaves the rest to `scripts/validate_data.py`.
-DECODED_AT_MOST = 4000
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,6 @@ class CocoDataset(Dataset[Sample]):
         )
         self._crowds = sum(len(entry.annotations) for entry in entries) - len(labels)
         self._entries = PackedEntries(entries)
-        self._proposals: tuple[ProposalFile, int] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -125,38 +113,13 @@ class CocoDataset(Dataset[Sample]):
     def read(self, index: int) -> Sample:
         """The image at its own size with its objects; crowd regions are no part of the target.
 
-        Boxes are clipped to the image. Raises InputError as `data.images.read_image`, and where the
-        attached file of proposals has been replaced.
+        Boxes are clipped to the image. Raises InputError as `data.images.read_image`.
         """
         entry = self._entries[index]
         size = (entry.height, entry.width)
         image = read_image(self.folder / entry.file_name, size)  # [3, H, W]
         target = _target(entry.objects, size, self.masks)
-        return Sample(image, target, entry.id, size, self._proposals_of(entry))
-
-    def attach_proposals(self, path: Path, *, top: int, detector: str | None = None) -> None:
-        """Let samples come with their `top` best proposals of a file (`data.proposal_file`).
-
-        The file may be one of more images than these.
-
-        Args:
-            detector: hash of the weights that must have made the file; None admits any.
-
-        Raises:
-            InputError: no such file, an image that it lacks or that has changed since, or another
-                detector.
-        """
-        proposals = open_proposals(Path(path))
-        proposals.check(self, detector=detector)
-        self._proposals = (proposals, top)
-
-    def _proposals_of(self, entry: ImageEntry) -> Tensor | None:
-        if self._proposals is None:
-            return None
-        file, top = self._proposals
-        boxes = file.for_image(entry.id, entry.digest, top)
-        boxes = clip(boxes, (entry.height, entry.width))
-        return boxes[is_nonempty(boxes)]
+        return Sample(image, target, entry.id, size)
 
     def digest(self, index: int) -> bytes:
         """8 bytes that stand for the image; see `ImageEntry`."""
@@ -230,7 +193,6 @@ class CocoDataset(Dataset[Sample]):
             f"{self.objects_by_label.sum()} objects",
             f"{self._crowds} crowd regions" if self._crowds else "",
             self.problems.describe(most),
-            "" if self._proposals is None else self._proposals[0].describe(self._proposals[1]),
         ]
         return f"{self.annotations_file.name}: {', '.join(filter(None, parts))}"
 
@@ -271,50 +233,6 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> 
         )
 
 
-def check_images(dataset: CocoDataset, *, workers: int = 2, decode: bool | None = None) -> None:
-    """Open every image once before training, in threads, with a progress bar.
-
-    Args:
-        dataset: whose files are opened.
-        workers: threads.
-        decode: decode the pixels (True), or read the headers alone (False), which misses damage
-            further inside. None decodes up to `DECODED_AT_MOST` images.
-
-    Raises:
-        InputError: of the first image that does not decode or is of another size than stated.
-    """
-    if decode is None:
-        decode = len(dataset) <= DECODED_AT_MOST
-    with closing(broken_images(dataset, workers=workers, decode=decode)) as broken:
-        for error in broken:
-            raise error
-
-
-def broken_images(
-    dataset: CocoDataset, *, workers: int, decode: bool
-) -> Generator[InputError, None, None]:
-    """What is wrong with each image that `check_images` would refuse, in the data set's order."""
-    check = read_image if decode else check_header
-
-    def failure(index: int) -> InputError | None:
-        try:
-            check(dataset.path(index), dataset.size(index))
-        except InputError as error:
-            return error
-        return None
-
-    pool = ThreadPoolExecutor(max(workers, 1))
-    try:
-        results = pool.map(failure, range(len(dataset)))
-        for error in tqdm(
-            results, "checking images", len(dataset), leave=False, unit="image", disable=None
-        ):
-            if error is not None:
-                yield error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
     """InputError unless both data sets have the same categories, by id and by name."""
     ours = {c.id: c.name for c in train.categories}
@@ -330,16 +248,6 @@ def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
 
 def _name_of(names: dict[int, str], id_: int) -> str:
     return f"`{names[id_]}`" if id_ in names else "missing"
-
-
-@dataclass(frozen=True)
-class DataSplits:
-    """What a run learns from and what it is judged by, with how each image is prepared."""
-
-    train: CocoDataset
-    val: CocoDataset
-    train_transform: TrainTransform
-    eval_transform: EvalTransform
 
 
 def coco_data(

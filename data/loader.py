@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.coco import CocoDataset
+from data.splits import DetectionDataset
 from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Batch, Sample
@@ -43,7 +43,7 @@ def training_order(
 
 
 def train_loader(
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     transform: TrainTransform,
     *,
     batch_size: int,
@@ -80,7 +80,7 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     transform: EvalTransform,
     *,
     batch_size: int = 1,
@@ -106,7 +106,7 @@ def eval_loader(
 class _Augmented(Dataset[Sample | InputError]):
     """The data set with its transform; asked for draws, so each knows its own randomness."""
 
-    dataset: CocoDataset
+    dataset: DetectionDataset
     transform: TrainTransform | EvalTransform
     seed: int
 

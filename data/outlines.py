@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data import rle
+from ops import rle
 from ops.structures import Bitmap, Polygons, Segmentation
 
 Outline = tuple[np.ndarray, ...] | np.ndarray | None

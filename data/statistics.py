@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.coco import CocoDataset
+from data.splits import DetectionDataset
 
 # COCO's borders between small, medium and large: areas in square pixels of the file.
 SMALL_BELOW = 32**2
@@ -63,7 +63,7 @@ def size_of(area: float) -> str:
     return "medium" if area <= LARGE_FROM else "large"
 
 
-def gather_statistics(dataset: CocoDataset) -> Statistics:
+def gather_statistics(dataset: DetectionDataset) -> Statistics:
     """Go over the annotations of every image; no image is opened."""
     counts, areas, labels, crowds = [], [], [], 0
     for index in tqdm(range(len(dataset)), "counting", leave=False, unit="image", disable=None):

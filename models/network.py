@@ -13,6 +13,7 @@ from models.normalization import PixelStatistics
 from ops.errors import InputError
 
 STRIDES = (16, 32)
+FILLED_LATER = "later"  # in place of a file of weights: the caller fills the whole network
 STAGES = 5  # stem, res2 .. res5; conv1 .. conv5
 
 

@@ -6,14 +6,14 @@ The stages carry the paper's names: stem, res2 .. res5. Letters: K RoIs, P the p
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network import Network, check_frozen_stages, check_stride, freeze
-from models.normalization import TORCHVISION
-from models.weights import load_resnet, structure_of
+from models.normalization import TORCHVISION, PixelStatistics
 from ops.errors import InputError
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -184,7 +184,7 @@ def resnet(
     _check(stride, norm, res5_stride, res5_dilation)
     check_frozen_stages(frozen_stages)
     if stride_in_1x1 is None:
-        stride_in_1x1 = structure_of(weights).get("stride_in_1x1", False)
+        stride_in_1x1 = _stride_in_1x1_of(weights)
     is_bottleneck = bottleneck if bottleneck is not None else (depth or 0) >= 50
     block = partial(
         Bottleneck if is_bottleneck else BasicBlock,
@@ -205,7 +205,7 @@ def resnet(
     _initialize(stages)
     statistics = TORCHVISION
     if weights is not None:
-        statistics = load_resnet(stages, weights, depth=depth, stride_in_1x1=stride_in_1x1)
+        statistics = _fill(stages, weights, depth=depth, stride_in_1x1=stride_in_1x1)
         freeze(*list(stages.values())[:frozen_stages])
     channels = _channels_of(stages)
     top = stages.pop("res5", None) if on_rois else None
@@ -219,6 +219,21 @@ def resnet(
         top_is_spatial=top is not None,
         statistics=statistics,
     )
+
+
+def _fill(stages: "OrderedDict[str, nn.Module]", weights: str, **structure: Any) -> PixelStatistics:
+    from models.weights import load_resnet  # a network from scratch needs no reader of files
+
+    return load_resnet(stages, weights, **structure)
+
+
+def _stride_in_1x1_of(weights: str | None) -> bool:
+    """Where networks with these weights have their strides."""
+    if weights is None:
+        return False
+    from models.weights import structure_of
+
+    return structure_of(weights).get("stride_in_1x1", False)
 
 
 def _check(stride: int, norm: str, res5_stride: int, res5_dilation: int) -> None:

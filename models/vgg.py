@@ -7,7 +7,6 @@ from torchvision.models import vgg
 
 from models.network import Network, check_frozen_stages, check_stride, freeze
 from models.normalization import TORCHVISION
-from models.weights import load_vgg16
 
 CONV5_3 = 30  # layers of torchvision's `features` up to the ReLU of conv5_3
 POOL5 = 31
@@ -57,6 +56,8 @@ def vgg16(
     _initialize(features, top)
     statistics = TORCHVISION
     if weights is not None:
+        from models.weights import load_vgg16  # a network from scratch needs no reader of files
+
         statistics = load_vgg16(features, top, weights)
         freeze(*features[: STAGE_ENDS[frozen_stages - 1] if frozen_stages else 0])
     return Network(

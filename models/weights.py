@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv_models
 
+from models.network import FILLED_LATER
 from models.normalization import TORCHVISION, TORCHVISION_FEATURES, Normalize, PixelStatistics
-from models.weight_kinds import SETTINGS, TORCHVISION_IMAGENET, WeightFile, open_weights
+from models.weight_files import SETTINGS, TORCHVISION_IMAGENET, WeightFile, open_weights
 from ops.errors import InputError
 
 IMAGENET = "imagenet"
-FILLED_LATER = "later"  # in place of a file: the caller loads the whole detector afterwards
 RESNET_ENTRIES: dict[int, tv_models.WeightsEnum] = {
     18: tv_models.ResNet18_Weights.IMAGENET1K_V1,
     34: tv_models.ResNet34_Weights.IMAGENET1K_V1,

@@ -32,9 +32,9 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from build import build_data
-from engine.checkpoint import load_checkpoint, weights_digest
+from configuration import CONFIGS, composed
 from ops.errors import InputError
-from overrides import CONFIGS, composed
+from running.checkpoint import load_checkpoint, weights_digest
 from train import run_name
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from build import build_data, build_model, command_line
-from data.coco import CocoDataset
+from build import build_data, build_model
+from configuration import command_line
+from data.splits import DetectionDataset
 from data.statistics import Statistics, gather_statistics
 from data.transforms import EvalTransform, TrainTransform
-from engine.run_folder import replacing, write_json, write_text
-from models.weights import FILLED_LATER
+from files.atomic import replacing, write_json, write_text
+from models.network import FILLED_LATER
 from ops.errors import InputError
 from scripts.gallery.page import page
 from scripts.gallery.plots import DARK, LIGHT, plot_statistics, rendered
@@ -63,7 +64,7 @@ def browse(cfg: DictConfig) -> Path:
 
 def _views(
     cfg: DictConfig,
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     transform: TrainTransform | EvalTransform,
     chosen: list[int],
 ) -> Iterator[View]:
@@ -105,7 +106,7 @@ def write_files(folder: Path, statistics: Statistics, views: Iterator[View]) -> 
 def write_page(
     path: Path,
     cfg: DictConfig,
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     statistics: Statistics,
     views: Iterator[View],
 ) -> None:

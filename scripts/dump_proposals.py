@@ -19,26 +19,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from build import (
-    build_data,
-    build_runtime,
-    checkpoint_path,
-    command_line,
-    restored_model,
-    saved_config,
-    with_overrides,
-)
-from data.coco import CocoDataset
+from build import build_data
+from configuration import command_line, run_command, with_overrides
 from data.loader import eval_loader
 from data.proposals import Record, write_proposals
+from data.splits import DetectionDataset
 from data.transforms import EvalTransform
-from engine.checkpoint import load_checkpoint, weights_digest
-from engine.proposal_recall import ProposalRecall
-from engine.runtime import Runtime
-from evaluate import detect
+from detector import detect, load
+from judging.proposal_recall import ProposalRecall
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
-from overrides import run_command
+from running.checkpoint import weights_digest
+from running.runtime import Runtime
 
 
 def dump(cfg: DictConfig, overrides: list[str]) -> Path:
@@ -49,28 +41,28 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
     """
     if not cfg.checkpoint:
         raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, the run of an RPN")
-    path = checkpoint_path(Path(cfg.checkpoint))
-    checkpoint = load_checkpoint(path)
-    cfg = with_overrides(saved_config(checkpoint.config_text), cfg, overrides)
-    if cfg.proposals.files is not None:
-        raise InputError(f"{path}: was trained on frozen proposals and has no RPN; give another")
-    runtime = build_runtime(cfg)
+    detector = load(
+        cfg.checkpoint,
+        needs=("rpn",),
+        change=lambda saved: with_overrides(saved, cfg, overrides),
+    )
+    cfg, model = detector.config, detector.model
     data = build_data(cfg)
-    model = restored_model(cfg, checkpoint, data.val, path).to(runtime.device).eval()
-    model.roi_heads = None  # a network that only proposes
-    folder = Path(cfg.output) if cfg.output else path.parent.parent / "proposals"
+    detector.check_categories(data.val)
+    folder = Path(cfg.output) if cfg.output else detector.folder / "proposals"
     folder.mkdir(parents=True, exist_ok=True)
-    detector = weights_digest(checkpoint.model)
-    print(f"detector {detector}")
+    made_by = weights_digest(model.state_dict())
+    print(f"detector {made_by}")
+    model.roi_heads = None  # a network that only proposes
     for use, (split, dataset) in enumerate((("train", data.train), ("val", data.val))):
         assert model.rpn is not None
         # What a split is used for decides how many boxes it gets, not that they are inferred here.
         model.rpn.pre_nms = (cfg.proposals.rpn.pre_nms[use],) * 2
         model.rpn.post_nms = (cfg.proposals.rpn.post_nms[use],) * 2
         recall = ProposalRecall(dataset.ground_truth())
-        records = propose(model, dataset, data.eval_transform, runtime, cfg, recall)
+        records = propose(model, dataset, data.eval_transform, detector.runtime, cfg, recall)
         file = folder / f"{split}.safetensors"
-        write_proposals(file, dataset, records, detector=detector)
+        write_proposals(file, dataset, records, detector=made_by)
         figures = ", ".join(f"{name[10:]} {value:.1f}" for name, value in recall.figures().items())
         print(f"{file}: {len(dataset)} images; {figures}")
     return folder
@@ -78,7 +70,7 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
 
 def propose(
     model: MaskRCNN,
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     transform: EvalTransform,
     runtime: Runtime,
     cfg: DictConfig,

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from build import build_data, build_model, command_line, load_weights, with_structure
-from engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from engine.run_folder import replacing
-from models.detectron2_names import detectron2_name
+from build import build_data, build_model, load_weights, with_structure
+from configuration import command_line
+from files.atomic import replacing
 from models.normalization import Normalize
+from models.weight_names import detectron2_name
 from ops.errors import InputError
+from running.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -25,16 +25,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from build import command_line
+from configuration import command_line
 from data.images import decode
 from data.sources import Source, find_sources
-from engine.coco_eval import coco_results
-from engine.run_folder import dump_json, replacing, write_json
-from engine.video import reading_video, video_ending, writing_video
-from engine.visualize import draw_detections
+from detector import Detector, load
+from drawing.video import reading_video, video_ending, writing_video
+from drawing.visualize import draw_detections
+from files.atomic import dump_json, replacing, write_json
+from judging.coco_eval import coco_results
 from ops.errors import InputError
 from ops.structures import Category, Detections
-from scripts.detector import Detector, open_detector
 
 BELOW = 1e-6  # the network keeps what is above its threshold, this command what reaches --score
 
@@ -137,7 +137,7 @@ def predict_image(
 ) -> None:
     """Find, draw and record the objects of one image."""
     image = decode(source.path)
-    found = chosen(detector.find(image), score, labels)
+    found = chosen(detector(image), score, labels)
     jpeg = source.path.suffix.lower() in (".jpg", ".jpeg", ".jpe")
     name = done.free_name(source.path.stem, ".jpg" if jpeg else ".png")
     names = [category.name for category in detector.categories]
@@ -169,7 +169,7 @@ def predict_video(
                 video.frames, name, video.count or None, unit="frame", leave=False, disable=None
             )
             for number, frame in enumerate(bar):
-                found = chosen(detector.find(frame), score, labels)
+                found = chosen(detector(frame), score, labels)
                 write(draw_detections(frame, found, names, min_score=score, enlarge=False))
                 done.record(
                     found,
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def action() -> list[str]:
-        detector = open_detector(
+        detector = load(
             options.checkpoint,
             device=options.device,
             score_threshold=max(options.score - BELOW, 0.0),

@@ -12,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.dashboard import write_family_board
-from engine.report.bootstrap import RESAMPLES
-from engine.report.formats import markdown
-from engine.report.study import study_family
-from engine.report.tables import paper_layout
-from engine.report.writing import write_report
 from ops.errors import InputError
+from reporting.bootstrap import RESAMPLES
+from reporting.formats import markdown
+from reporting.study import study_family
+from reporting.tables import paper_layout
+from reporting.writing import write_report
+from running.tracking import write_family_board
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 from tqdm import tqdm
 
-from build import command_line
-from engine.naming import NAMES
+from configuration import command_line
 from ops.errors import InputError
+from running.tracking import NAMES
 from scripts.shift.measuring import ShiftedRun, measure
 from scripts.shift.writing import ShiftedCell, write_all
 

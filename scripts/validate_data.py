@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.coco import CocoDataset, broken_images
+from data.coco import CocoDataset
+from data.splits import broken_images
 from ops.errors import InputError
 
 

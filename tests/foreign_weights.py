@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.detectron_names import detectron_backbone_name, detectron_name
+from models.weight_names import detectron_backbone_name, detectron_name
 
 
 def randomised(module: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from short_runs import composed
 
-from data import rle
+from ops import rle
 from scripts.browse import browse
 
 SIZE = (400, 360)  # height, width: too large to be enlarged when it is drawn

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from build import build_model, with_structure
 from models.mask_rcnn import MaskRCNN
-from models.weight_kinds import open_weights
+from models.weight_files import open_weights
 from models.weights import load_detector
 from ops.structures import Polygons, Target
 

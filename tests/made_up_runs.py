@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from engine.matches import AREAS, IOU_THRESHOLDS, Matches, average_precision, save_matches
-from engine.run_folder import write_json
+from files.atomic import write_json
+from judging.matches import AREAS, IOU_THRESHOLDS, Matches, average_precision, save_matches
 
 TARGETS = {"pool": "roi_pool.roi_pool", "warp": "roi_warp.roi_warp", "align": "roi_align.roi_align"}
 # Cell: pooler, aggregation, stride, mean IoU of its masks with the objects.

@@ -12,11 +12,12 @@ import small_coco
 from omegaconf import OmegaConf
 from short_runs import composed, short_run
 
-import overrides
-from build import build_model, command_line
-from engine.checkpoint import save_checkpoint
+import configuration
+from build import build_model
+from configuration import command_line
 from evaluate import evaluate_checkpoint, evaluate_detections
 from ops.errors import InputError
+from running.checkpoint import save_checkpoint
 from train import train
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -253,9 +254,9 @@ def test_a_word_that_does_not_exist_is_one_line(tmp_path: Path, program: str) ->
 )
 def test_a_wrong_word_is_answered_with_the_nearest(word: str, answer: str) -> None:
     words = ["backbone=resnet50", word]
-    told(lambda: overrides.composed("train", words))
+    told(lambda: configuration.composed("train", words))
     with pytest.raises(InputError) as error:
-        overrides.composed("train", words)
+        configuration.composed("train", words)
     assert str(error.value) == answer
 
 

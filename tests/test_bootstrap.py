@@ -8,8 +8,8 @@ import pytest
 from made_up_runs import made_up_matches
 from numpy.typing import NDArray
 
-from engine.matches import Matches, average_precision
-from engine.report.bootstrap import Interval, paired_interval, resampled_counts
+from judging.matches import Matches, average_precision
+from reporting.bootstrap import Interval, paired_interval, resampled_counts
 
 IMAGES, RESAMPLES, SEEDS, REPEATS, TRUTH = 60, 200, 3, 400, 2.0
 AP_REPEATS = 150  # dearer: every one draws detections and scores them

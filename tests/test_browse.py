@@ -15,7 +15,7 @@ from short_runs import composed
 from data.coco import CocoDataset
 from data.loader import train_loader
 from data.transforms import EvalTransform, TrainTransform
-from engine.visualize import class_colours, draw_target
+from drawing.visualize import class_colours, draw_target
 from ops.errors import InputError
 from ops.structures import Polygons, Target
 from scripts.browse import mask_resolution

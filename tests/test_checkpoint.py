@@ -9,10 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from engine import checkpoint as module
-from engine.checkpoint import CheckpointKeeper, load_checkpoint, load_weights_into, save_checkpoint
-from engine.runtime import rng_state
 from ops.errors import InputError
+from running import checkpoint as module
+from running.checkpoint import (
+    CheckpointKeeper,
+    load_checkpoint,
+    load_weights_into,
+    save_checkpoint,
+)
+from running.runtime import rng_state
 
 CONTENT: dict[str, Any] = {
     "config_text": "seed: 0\n",

@@ -9,14 +9,13 @@ import small_coco
 import torch
 from pycocotools import mask as coco_mask
 
-from data.annotations import ImageEntry
+from data.annotations import ImageEntry, PackedEntries
 from data.coco import (
     CocoDataset,
     Selection,
     check_same_categories,
     coco_data,
 )
-from data.packing import PackedEntries
 from ops.errors import InputError
 from ops.structures import Bitmap, Category, Polygons
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.coco_eval import FIGURES, coco_metrics, coco_results, read_results, results_table
+from judging.coco_eval import FIGURES, coco_metrics, coco_results, read_results, results_table
 from ops.errors import InputError
 from ops.structures import Detections
 

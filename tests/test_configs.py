@@ -13,10 +13,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from build import build_data, build_model, instantiate
-from data.coco import DataSplits
-from engine.optim import lr_factor
+from data.splits import DataSplits
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
+from running.optim import lr_factor
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STRIDES = (16, 32)

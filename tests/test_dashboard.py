@@ -19,8 +19,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from engine.dashboard import hyperparameters, pr_curves, write_family_board
-from engine.tracking import Tracker
+from running.tracking import Tracker, hyperparameters, pr_curves, write_family_board
 
 # Mask AP of each cell's two seeds.
 MASK_AP = {"pool": (20.0, 24.0), "align": (30.0, 31.0)}

@@ -9,8 +9,7 @@ import small_coco
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from data.coco import DataSplits
-from data.settings import from_settings
+from data.splits import DataSplits, from_settings
 from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 

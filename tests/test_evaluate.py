@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from short_runs import FIGURES, composed, words
 
-from build import with_overrides
+from configuration import with_overrides
 from data.shapes import prepare_shapes
-from engine.tracking import read_history
 from evaluate import evaluate_checkpoint, evaluate_detections
+from running.tracking import read_history
 from train import train
 
 

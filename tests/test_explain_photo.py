@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from short_runs import composed
 
 from build import build_model
-from engine.checkpoint import save_checkpoint
+from detector import Detector, load
 from ops.errors import InputError
-from scripts.detector import Detector, open_detector
+from running.checkpoint import save_checkpoint
 from scripts.explain.canvas import Canvas, Picture, svg
 from scripts.explain.geometry import Scene
 from scripts.explain.photo import as_seen, head_views, photo_figure
@@ -67,7 +67,7 @@ def _threads() -> Iterator[None]:
 
 @pytest.fixture
 def detector(run: Path) -> Detector:
-    return open_detector(run, device="cpu")
+    return load(run, device="cpu")
 
 
 def pictures(canvas: Canvas) -> list[Picture]:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from short_runs import CONFIGS, composed
 
 from build import build_model
-from engine.run_folder import flatten
+from running.run_folder import flatten
 from train import run_name
 
 ABLATIONS = sorted(file.stem for file in (CONFIGS / "ablation").glob("*.yaml"))

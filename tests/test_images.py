@@ -12,7 +12,7 @@ import pytest
 import small_coco
 from PIL import Image
 
-from data.coco import check_images
+from data.splits import check_images
 from ops.errors import InputError
 
 

@@ -11,15 +11,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.coco_eval import compare_with_expected
 from evaluate import evaluate_checkpoint, evaluate_weights
-from models.detectron2_names import detectron2_name
+from files.restricted_pickle import load_pickle
+from judging.coco_eval import compare_with_expected
 from models.normalization import MSRA
 from models.resnet import resnet
+from models.weight_names import detectron2_name
 from models.weights import structure_of
 from ops.errors import InputError
-from ops.restricted_pickle import load_pickle
+from running.checkpoint import load_checkpoint, save_checkpoint
 from scripts.import_weights import main as import_weights
 from tests.golden_models import CONFIGS, MODELS, NARROW, full_size_c4
 from train import train
@@ -169,7 +169,7 @@ import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from build import build_model, with_structure
-from models.weight_kinds import open_weights
+from models.weight_files import open_weights
 from models.weights import load_detector
 with initialize_config_dir(version_base="1.3", config_dir=sys.argv[2]):
     cfg = compose("train", overrides=["experiment=detectron2/r50_c4", f"weights='{sys.argv[1]}'"])

@@ -11,8 +11,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.coco_eval import CocoEvaluation, coco_evaluation, coco_metrics
-from engine.matches import AREAS, Matches, average_precision, load_matches, save_matches
+from judging.coco_eval import CocoEvaluation, coco_evaluation, coco_metrics
+from judging.matches import AREAS, Matches, average_precision, load_matches, save_matches
 from ops.errors import InputError
 
 BACKENDS = ("pycocotools", "faster_coco_eval")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.optim import (
+from ops.errors import InputError
+from running.optim import (
     check_finite,
     clip_gradients,
     effective_lr,
@@ -14,7 +15,6 @@ from engine.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from ops.errors import InputError
 
 
 def _network() -> nn.Sequential:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from models.detectron2_names import detectron2_name
+from models.weight_names import detectron2_name
 from ops.masks import paste_masks
 from ops.structures import Detections
 from tests.golden_models import MODELS, Golden, load_golden

@@ -15,14 +15,14 @@ from pycocotools.coco import COCO
 from short_runs import short_run
 
 from build import build_data, build_model
-from data.drawing import OUTLINES
+from data.shapes import OUTLINES
 from data.sources import find_sources
 from data.transforms import EvalTransform
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.run_folder import write_json
-from engine.video import reading_video, writing_video
+from detector import load
+from drawing.video import reading_video, writing_video
 from evaluate import evaluate
-from scripts.detector import open_detector
+from files.atomic import write_json
+from running.checkpoint import load_checkpoint, save_checkpoint
 from scripts.predict import main, writing_list
 
 CLASSES = tuple(OUTLINES)
@@ -94,7 +94,7 @@ def described(output: Path) -> list[dict[str, Any]]:
 
 
 def test_predictions_are_the_evaluations_own(run: Path, tmp_path: Path) -> None:
-    detector = open_detector(run)
+    detector = load(run)
     data = build_data(detector.config)
     expected = evaluate(
         detector.model, data.val, data.eval_transform, detector.runtime, progress=False
@@ -151,7 +151,7 @@ def test_low_scores_are_left_out(run: Path, tmp_path: Path) -> None:
 def test_classes_that_are_not_asked_for_are_left_out(run: Path, tmp_path: Path) -> None:
     predict(run, tmp_path / "all", [run / "images"])
     ids = {entry["category_id"] for entry in entries(tmp_path / "all")}
-    categories = {c.id: c.name for c in open_detector(run).categories}
+    categories = {c.id: c.name for c in load(run).categories}
     names = {categories[id_] for id_ in ids}
     assert len(names) > 1
     wanted = sorted(names)[0]
@@ -306,14 +306,14 @@ def test_a_network_trained_in_float16_predicts_without_a_gpu(run: Path, tmp_path
     config = OmegaConf.create(load_checkpoint(run / "checkpoints/last.pt").config_text)
     config.precision = "float16"
     checkpoint = changed(run, tmp_path / "half.pt", config_text=OmegaConf.to_yaml(config))
-    assert open_detector(checkpoint, device="cpu").runtime.precision == "float32"
+    assert load(checkpoint, device="cpu").runtime.precision == "float32"
 
 
 def test_settings_younger_than_a_checkpoint_are_supplied(run: Path, tmp_path: Path) -> None:
     config = OmegaConf.create(load_checkpoint(run / "checkpoints/last.pt").config_text)
     del config.proposals["files"], config["proposals_only"]  # version 0.1 had neither
     checkpoint = changed(run, tmp_path / "old.pt", config_text=OmegaConf.to_yaml(config))
-    assert open_detector(checkpoint).transform == EvalTransform(short_edge=128, long_edge=128)
+    assert load(checkpoint).transform == EvalTransform(short_edge=128, long_edge=128)
 
 
 def test_inputs_are_never_overwritten(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.proposal_recall import best_overlaps, proposal_recall
+from judging.proposal_recall import best_overlaps, proposal_recall
 
 
 def truth(*boxes: list[float], crowd: tuple[int, ...] = ()) -> dict:

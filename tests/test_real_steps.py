@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from build import build_data, build_model
 from data.loader import eval_loader
-from engine.runtime import start_runtime
+from running.runtime import start_runtime
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
 STEPS = 5

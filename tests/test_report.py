@@ -16,12 +16,11 @@ from conftest import PROJECT
 from made_up_runs import DEMO, edit_config, write_family, write_run
 from short_runs import short_run
 
-from engine.matches import average_precision, load_matches
-from engine.naming import describe_backbone, describe_pooler
-from engine.report import paper
-from engine.report.formats import latex, markdown, rows_csv
-from engine.report.study import Study, study_family
-from engine.report.tables import (
+from judging.matches import average_precision, load_matches
+from reporting import paper
+from reporting.formats import latex, markdown, rows_csv
+from reporting.study import Study, study_family
+from reporting.tables import (
     Table,
     aggregations,
     alignment,
@@ -31,7 +30,8 @@ from engine.report.tables import (
     signed,
     sizes,
 )
-from engine.report.writing import write_report
+from reporting.writing import write_report
+from running.tracking import describe_backbone, describe_pooler
 from train import train
 
 PAIR = {name: DEMO[name] for name in ("pool_s16", "align_avg_s16")}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_up_runs import DEMO, edit_config, write_family, write_run
 
-from engine.report.study import Study, study_family
 from ops.errors import InputError
+from reporting.study import Study, study_family
 
 LONGER = {"steps": 900, "lr": 0.001, "images_per_step": 16}
 PAIR = {name: DEMO[name] for name in ("pool_s16", "align_avg_s16")}

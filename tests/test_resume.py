@@ -7,8 +7,8 @@ import torch
 from short_runs import short_run, without_clock
 
 import train as training
-from engine.checkpoint import load_checkpoint
-from engine.tracking import read_history
+from running.checkpoint import load_checkpoint
+from running.tracking import read_history
 from train import train
 
 BACKBONES = {

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.run_folder import RunFolder, read_json, replacing, write_json
+from files.atomic import read_json, replacing, write_json
 from ops.errors import InputError
+from running.run_folder import RunFolder
 
 CONFIG = "seed: 0\npooler:\n  name: align\n  sampling_ratio: 2\nrun:\n  overwrite: false\n"
 OTHER = CONFIG.replace("align", "pool").replace("seed: 0", "seed: 1")
@@ -127,7 +128,7 @@ def test_a_damaged_configuration(tmp_path: Path) -> None:
 def _held_by_another(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that keeps the folder open for as long as its input is."""
     program = (
-        "import sys\nfrom pathlib import Path\nfrom engine.run_folder import RunFolder\n"
+        "import sys\nfrom pathlib import Path\nfrom running.run_folder import RunFolder\n"
         "folder = RunFolder.open(Path(sys.argv[1]), sys.argv[2])\nprint('open', flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from engine.runtime import rng_state, seed_everything, set_rng_state, start_runtime
 from ops.errors import InputError
+from running.runtime import rng_state, seed_everything, set_rng_state, start_runtime
 
 RANK_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import drawing, shapes
-from data.coco import CocoDataset, check_images
-from data.drawing import OUTLINES, draw_image
-from data.shapes import prepare_shapes, shapes_data
+from data import shapes
+from data import shapes as drawing
+from data.coco import CocoDataset
+from data.shapes import OUTLINES, draw_image, prepare_shapes, shapes_data
+from data.splits import check_images
 from ops.errors import InputError
 from ops.structures import Bitmap
 

@@ -11,7 +11,7 @@ from short_runs import composed, short_run
 
 from build import build_data, build_model
 from data.proposals import Record, write_proposals
-from data.translation import laid_on
+from data.transforms import laid_on
 from models.heads import RoIPooler
 from ops.boxes import iou
 from ops.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.tracking import Tracker, read_history
+from running.tracking import Tracker, read_history
 
 
 def _events(folder: Path) -> EventAccumulator:

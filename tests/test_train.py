@@ -13,9 +13,9 @@ from short_runs import FIGURES, short_run, without_clock, words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train as training
-from engine.checkpoint import load_checkpoint
-from engine.tracking import read_history
 from ops.errors import InputError
+from running.checkpoint import load_checkpoint
+from running.tracking import read_history
 from train import train
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.cutting import cut_mask
 from data.transforms import (
     EvalTransform,
     TrainTransform,
     crop,
+    cut_mask,
     horizontal_flip,
     jitter_colour,
     random_crop,

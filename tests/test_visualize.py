@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.visualize import (
+from drawing.visualize import (
     caption,
     class_colours,
     draw_detections,

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from build import build_model, with_structure
-from models.detectron_names import detectron_backbone_name, detectron_name
 from models.mask_rcnn import MaskRCNN
 from models.network import Network
 from models.normalization import DETECTRON, MSRA, TORCHVISION
 from models.resnet import resnet
-from models.weight_kinds import open_weights
+from models.weight_files import open_weights
+from models.weight_names import detectron_backbone_name, detectron_name
 from models.weights import load_detector, structure_of
 from ops.errors import InputError
 from tests.foreign_weights import detectron_file, msra_file, randomised

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.report import paper
-from engine.run_folder import write_text
+from files.atomic import write_text
+from reporting import paper
 from scripts.explain import article_steps as steps
 from scripts.explain.article_notes import notes
 from scripts.explain.canvas import Canvas, Item, Line, Rect, Text, arrow, write

@@ -7,7 +7,7 @@ two. `page/index.html` also opens on its own, straight from its folder.
 import re
 from pathlib import Path
 
-from engine.run_folder import write_text
+from files.atomic import write_text
 from ops.errors import InputError
 
 PARTS = Path(__file__).resolve().with_suffix("")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from data.images import decode
+from detector import Detector, load
 from models.heads import RoIPooler
 from ops.errors import InputError
 from ops.masks import paste_masks
 from ops.structures import Sample, Target
-from scripts.detector import Detector, open_detector
 from scripts.explain.canvas import Canvas, Item, Line, Picture, Rect, Text
 from scripts.explain.drawing import (
     BOX,
@@ -78,7 +78,7 @@ def photo_figure(
     views: list[HeadView] = []
     trained = ""
     if checkpoint is not None:
-        detector = open_detector(checkpoint, proposing=False)
+        detector = load(checkpoint, needs=("roi_heads",))
         seen, scene = as_seen(photo, scene, detector)
         scene, views = head_views(seen, scene, poolers, detector)
         photo = seen.permute(1, 2, 0).numpy()

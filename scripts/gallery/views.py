@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.coco import CocoDataset
+from data.splits import DetectionDataset
 from data.statistics import size_of
 from data.transforms import EvalTransform, TrainTransform
-from engine.visualize import draw_target
+from drawing.visualize import draw_target
 from ops.errors import InputError
 from ops.structures import Sample
 
@@ -40,7 +40,7 @@ class View:
 
 
 def view(
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     index: int,
     transform: TrainTransform | EvalTransform,
     *,
@@ -87,7 +87,7 @@ def _pixels(sample: Sample) -> np.ndarray:
 
 
 def choose(
-    dataset: CocoDataset, *, count: int, only: str | None, ids: Sequence[int] | None
+    dataset: DetectionDataset, *, count: int, only: str | None, ids: Sequence[int] | None
 ) -> list[int]:
     """Indices of the images to be shown; see configs/browse.yaml.
 
@@ -117,7 +117,7 @@ def choose(
     return [fitting[round(place)] for place in places_in_fitting.tolist()]
 
 
-def _fits(dataset: CocoDataset, index: int, only: str | None) -> bool:
+def _fits(dataset: DetectionDataset, index: int, only: str | None) -> bool:
     if only is None:
         return True
     entry = dataset.entry(index)

@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from build import build_data, build_runtime, checkpoint_path, plain, restored_model, saved_config
-from data.coco import CocoDataset, DataSplits
-from data.translation import laid_on
-from engine.checkpoint import load_checkpoint
-from engine.coco_eval import coco_metrics, coco_results
-from engine.dashboard import Value, hyperparameters
-from engine.runtime import Runtime
+from build import build_data
+from configuration import plain
+from data.splits import DataSplits, DetectionDataset
+from data.transforms import laid_on
+from detector import load
+from judging.coco_eval import coco_metrics, coco_results
 from models.heads import RoIPooler
 from models.mask_rcnn import MaskRCNN
 from models.roi_heads import RoIHeads
 from ops.boxes import clip, is_nonempty
-from ops.errors import InputError
 from ops.structures import Detections, Sample
+from running.runtime import Runtime
+from running.tracking import Value, hyperparameters
 
 SCORED = ("AP", "AP50", "AP75")
 
@@ -43,7 +43,7 @@ class ShiftedRun:
 
     Attributes:
         folder: of the run.
-        settings: see `engine.dashboard.hyperparameters`.
+        settings: see `running.tracking.hyperparameters`.
         images: how many were shifted.
         figures: by shift in pixels: ``bbox/AP`` ... in percent, ``feature_change`` in percent,
             ``jump`` in pixels.
@@ -158,20 +158,20 @@ def places_read(
 
 def open_run(folder: Path) -> TrainedRun:
     """Network and data of a run, from its last checkpoint, in float32."""
-    path = checkpoint_path(folder)
-    checkpoint = load_checkpoint(path)
-    cfg = saved_config(checkpoint.config_text)
-    if cfg.get("proposals_only"):
-        raise InputError(f"{folder}: has no pooler (it only proposes); give a detector's run")
-    # Small differences are compared: they must not be those of a short number format.
-    OmegaConf.update(cfg, "precision", "float32")
-    runtime = build_runtime(cfg)
+
+    def in_float32(cfg: DictConfig) -> DictConfig:
+        # Small differences are compared: they must not be those of a short number format.
+        OmegaConf.update(cfg, "precision", "float32")
+        return cfg
+
+    detector = load(folder, needs=("roi_heads",), change=in_float32)
+    cfg, model = detector.config, detector.model
     data = build_data(cfg)
-    model = restored_model(cfg, checkpoint, data.val, path).to(runtime.device).eval()
+    detector.check_categories(data.val)
     assert model.roi_heads is not None
     settings = hyperparameters(plain(cfg))
     return TrainedRun(
-        model, model.roi_heads, data, runtime, cfg.stride, cfg.evaluation.backend, settings
+        model, model.roi_heads, data, detector.runtime, cfg.stride, cfg.evaluation.backend, settings
     )
 
 
@@ -231,7 +231,7 @@ def _in_file(
     return results
 
 
-def _truth(dataset: CocoDataset, images: int) -> dict[str, Any]:
+def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
     """The COCO document of the first `images` images."""
     truth = dataset.ground_truth()
     ids = set(dataset.image_ids[:images])

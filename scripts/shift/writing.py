@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from engine.report.plots import COLOURS, OTHER
-from engine.run_folder import replacing, write_text
+from files.atomic import replacing, write_text
+from reporting.plots import COLOURS, OTHER
 from scripts.shift.measuring import ShiftedRun
 
 PANELS = {

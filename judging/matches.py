@@ -1,0 +1,294 @@
+"""What COCO's matching decided about each detection, as plain arrays that outlive the evaluation.
+
+From them AP follows for any multiset of the images without matching again: that is what a bootstrap
+over images needs.
+
+Letters: N images, K classes, D detections, G objects, A area ranges, T IoU thresholds, B multisets.
+"""
+
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from files.atomic import replacing
+from ops.errors import InputError
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+# In pixels, both ends included.
+AREAS: dict[str, tuple[float, float]] = {
+    "all": (0, 1e10),
+    "small": (0, 32**2),
+    "medium": (32**2, 96**2),
+    "large": (96**2, 1e10),
+}
+MOST_PER_IMAGE = 100  # detections of one class in one image that count
+AT_ONCE = 500  # multisets computed together: what they hold stays within a few megabytes
+FIELDS = ("image_ids", "category_ids", "scores", "images", "classes", "objects")
+PACKED = ("tp", "ignored")  # one bit a decision
+REMEDY = "remove metrics.json beside it and give the run's command again: it evaluates anew"
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Every detection's fate, of one kind (boxes or masks), ordered by class, then falling score.
+
+    Attributes:
+        image_ids: int64 [N], ascending: all images of the set, with and without objects.
+        category_ids: int64 [K], ascending.
+        scores: float64 [D].
+        images: int32 [D], places in `image_ids`.
+        classes: int32 [D], places in `category_ids`.
+        tp: bool [A, T, D], matched to an object that counts.
+        ignored: bool [A, T, D], neither right nor wrong: matched to a crowd or to an object outside
+            the area range, or itself outside and unmatched.
+        objects: int32 [A, N, K], how many objects are to be found.
+    """
+
+    image_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    images: NDArray[np.int32]
+    classes: NDArray[np.int32]
+    tp: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    objects: NDArray[np.int32]
+
+
+def match_detections(
+    annotations: Iterable[Mapping[str, Any]],
+    results: Iterable[Mapping[str, Any]],
+    ious: Mapping[tuple[int, int], Any],
+    *,
+    image_ids: Iterable[int],
+    category_ids: Iterable[int],
+) -> Matches:
+    """COCO's greedy matching at all thresholds and area ranges at once.
+
+    Args:
+        annotations: image_id, category_id, area (square pixels), iscrowd.
+        results: image_id, category_id, area, score.
+        ious: for (image id, category id) the IoU [d, g] of its results, best score first and at
+            most 100, with its annotations in the order given; may lack pairs without either.
+    """
+    images, categories = sorted(set(image_ids)), sorted(set(category_ids))
+    truth, found = _by_image_and_class(annotations), _by_image_and_class(results)
+    objects = np.zeros((len(AREAS), len(images), len(categories)), np.int32)
+    parts: list[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    for k, category in enumerate(categories):
+        for n, image in enumerate(images):
+            there, here = truth.get((image, category), []), found.get((image, category), [])
+            if not there and not here:
+                continue
+            skipped = _crowds(there) | _outside(there)
+            objects[:, n, k] = (~skipped).sum(axis=1)
+            if here:
+                here = sorted(here, key=lambda r: -r["score"])[:MOST_PER_IMAGE]
+                overlap = np.asarray(ious.get((image, category), [])).reshape(len(here), len(there))
+                tp, ignored = _match(overlap, _crowds(there), skipped)
+                ignored |= ~tp & _outside(here)[:, None]
+                parts.append((n, k, np.array([r["score"] for r in here]), tp, ignored))
+    return _joined(parts, objects, np.array(images), np.array(categories))
+
+
+def _by_image_and_class(
+    entries: Iterable[Mapping[str, Any]],
+) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[entry["image_id"], entry["category_id"]].append(entry)
+    return dict(groups)
+
+
+def _crowds(entries: list[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    return np.array([bool(entry["iscrowd"]) for entry in entries], bool)
+
+
+def _outside(entries: list[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    """Which entries lie outside each area range, [A, G]."""
+    areas = np.array([float(entry["area"]) for entry in entries])
+    return np.stack([(areas < low) | (areas > high) for low, high in AREAS.values()])
+
+
+def _match(
+    ious: NDArray[np.float64], crowd: NDArray[np.bool_], skipped: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Right and ignored detections [A, T, D] of one image and class.
+
+    In the order of their scores each takes the object, not yet taken, that it overlaps most; one
+    that is skipped only if no other is left. Crowds can be taken again and again. Of equal overlaps
+    the later object wins, as in COCO's loop.
+
+    Args:
+        ious: [D, G].
+        crowd: [G].
+        skipped: [A, G], objects that do not count.
+    """
+    number, there = ious.shape
+    shape = (len(AREAS), len(IOU_THRESHOLDS))
+    tp, ignored = np.zeros((2, *shape, number), bool)
+    free = np.ones((*shape, there), bool)
+    for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
+        enough = ious[d] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]  # [T, G]
+        fits = enough & (free | crowd)  # [A, T, G]
+        counting = fits & ~skipped[:, None]
+        tp[..., d] = counting.any(axis=2)
+        candidates = np.where(tp[..., d, None], counting, fits)
+        hit = candidates.any(axis=2)
+        ignored[..., d] = hit & ~tp[..., d]
+        overlap = np.where(candidates, ious[d], -1.0)
+        taken = there - 1 - overlap[..., ::-1].argmax(axis=2)  # [A, T]
+        free &= ~(hit[..., None] & (np.arange(there) == taken[..., None]))
+    return tp, ignored
+
+
+def _joined(
+    parts: list[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]],
+    objects: NDArray[np.int32],
+    image_ids: NDArray[np.int64],
+    category_ids: NDArray[np.int64],
+) -> Matches:
+    lengths = [len(part[2]) for part in parts]
+    scores = np.concatenate([np.zeros(0), *(part[2] for part in parts)])
+    images = np.repeat(np.array([part[0] for part in parts], np.int32), lengths)
+    classes = np.repeat(np.array([part[1] for part in parts], np.int32), lengths)
+    nothing = np.zeros((len(AREAS), len(IOU_THRESHOLDS), 0), bool)
+    tp = np.concatenate([nothing, *(part[3] for part in parts)], axis=2)
+    ignored = np.concatenate([nothing, *(part[4] for part in parts)], axis=2)
+    order = np.lexsort((-scores, classes))  # stable: equal scores stay in the images' order
+    return Matches(
+        image_ids=image_ids.astype(np.int64),
+        category_ids=category_ids.astype(np.int64),
+        scores=scores[order].astype(np.float64),
+        images=images[order],
+        classes=classes[order],
+        tp=tp[..., order],
+        ignored=ignored[..., order],
+        objects=objects,
+    )
+
+
+def average_precision(
+    matches: Matches, counts: NDArray[np.integer] | None = None, *, area: str = "all"
+) -> NDArray[np.float64]:
+    """COCO's interpolated AP for each multiset of the images.
+
+    The precision at a recall is the greatest at that recall or a higher one, and the greatest lies
+    at a right detection, so only these are looked at. Equal to COCO's evaluation of the multiset
+    written out as images, unless one image has right and wrong detections of the same class and
+    score: their order among the copies is then arbitrary.
+
+    Args:
+        counts: [B, N], how often each image is taken; None: each once.
+        area: "all", "small", "medium" or "large".
+
+    Returns:
+        [B, T, K], 0 to 1; NaN where the multiset has no object of the class.
+    """
+    times = np.ones((1, len(matches.image_ids))) if counts is None else np.asarray(counts)
+    chunks = [
+        _of_some(matches, times[start : start + AT_ONCE].T, list(AREAS).index(area))
+        for start in range(0, len(times), AT_ONCE)
+    ]
+    return np.concatenate(chunks).astype(np.float64)
+
+
+def _of_some(matches: Matches, times: NDArray[Any], area: int) -> NDArray[np.float64]:
+    """`average_precision` of the multisets whose counts are the columns of `times` [N, B]."""
+    thresholds, classes = matches.tp.shape[1], len(matches.category_ids)
+    result = np.full((times.shape[1], thresholds, classes), np.nan)
+    starts = np.searchsorted(matches.classes, np.arange(classes + 1))
+    for k in range(classes):
+        own = slice(starts[k], starts[k + 1])
+        wanted = matches.objects[area, :, k].astype(np.float64) @ times  # [B]
+        if not wanted.any():
+            continue
+        weights = times[matches.images[own]].astype(np.float64)  # [d, B]
+        seen: dict[bytes, NDArray[np.float64]] = {}
+        for t in range(thresholds):
+            counted = ~matches.ignored[area, t, own]
+            key = counted.tobytes()
+            if key not in seen:
+                seen[key] = _running_sum(weights * counted[:, None])
+            right = np.flatnonzero(matches.tp[area, t, own])
+            result[:, t, k] = _interpolated(
+                _running_sum(weights[right]), seen[key][right], np.maximum(wanted, 1)
+            )
+        result[wanted == 0, :, k] = np.nan
+    return result
+
+
+def _interpolated(
+    right: NDArray[np.float64], seen: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean over 101 recalls of the interpolated precision.
+
+    Args:
+        right: [R, B], right detections up to and with each right one.
+        seen: [R, B], detections up to there.
+        wanted: [B], objects to be found.
+    """
+    if not len(right):
+        return np.zeros(len(wanted))
+    precision = right / (seen + np.spacing(1))
+    for row in range(len(precision) - 2, -1, -1):
+        np.maximum(precision[row], precision[row + 1], out=precision[row])
+    recall = right / wanted
+    # How many of the 101 recalls are reached: the nearest decides, by COCO's own comparison.
+    nearest = np.rint(recall * 100).astype(np.intp)
+    reached = nearest + (recall >= RECALLS[nearest])
+    precision[0] *= reached[0]
+    precision[1:] *= np.diff(reached, axis=0)
+    return precision.sum(axis=0) / len(RECALLS)
+
+
+def _running_sum(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Row by row: cumsum along the first axis strides through memory.
+    for row in range(1, len(rows)):
+        rows[row] += rows[row - 1]
+    return rows
+
+
+def save_matches(path: Path, matches: Mapping[str, Matches]) -> None:
+    """Write the matches of each kind ("bbox", "segm") into one .npz, atomically."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for kind, of_kind in matches.items():
+        arrays |= {f"{kind}/{name}": getattr(of_kind, name) for name in FIELDS}
+        arrays |= {f"{kind}/{name}": np.packbits(getattr(of_kind, name), axis=2) for name in PACKED}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_matches(path: Path) -> dict[str, Matches]:
+    """What `save_matches` wrote.
+
+    Raises:
+        InputError: no such file, or not of this form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            kinds = sorted({name.split("/")[0] for name in file.files})
+            return {kind: _loaded(file, kind) for kind in kinds}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {REMEDY}") from error
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: holds no match results ({what}); {REMEDY}") from error
+
+
+def _loaded(file: Mapping[str, NDArray[Any]], kind: str) -> Matches:
+    fields = {name: file[f"{kind}/{name}"] for name in FIELDS}
+    number = len(fields["scores"])
+    for name in PACKED:
+        bits = np.unpackbits(file[f"{kind}/{name}"], axis=2, count=number)
+        fields[name] = bits.astype(bool)
+    shape = (len(AREAS), len(fields["image_ids"]), len(fields["category_ids"]))
+    if fields["objects"].shape != shape:
+        raise ValueError(f"objects are {fields['objects'].shape}, not {shape}")
+    return Matches(**fields)
