@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from configuration import plain
 from data.splits import DataSplits, DetectionDataset
 from models.mask_rcnn import MaskRCNN, build_mask_rcnn
-from models.network import FILLED_LATER
+from models.network import LOADED_LATER
 from ops.errors import InputError
 from running.runtime import Runtime, start_runtime
 
@@ -40,12 +40,14 @@ def _with_proposals(data: DataSplits, proposals: dict[str, Any]) -> DataSplits:
     """Each split with the proposals of its file, as many of an image as an RPN would keep."""
     from data.proposals import WithProposals  # not needed where the RPN is trained
 
-    files, (train_top, val_top) = proposals["files"], proposals["rpn"]["post_nms"]
+    files, (train_count, val_count) = proposals["files"], proposals["rpn"]["post_nms"]
     detector = files["detector"]
-    train = WithProposals(data.train, Path(files["train"]), top=train_top, detector=detector)
+    train = WithProposals(
+        data.train, Path(files["train"]), per_image=train_count, detector=detector
+    )
     val = train
     if data.val is not data.train:
-        val = WithProposals(data.val, Path(files["val"]), top=val_top, detector=detector)
+        val = WithProposals(data.val, Path(files["val"]), per_image=val_count, detector=detector)
     return replace(data, train=train, val=val)
 
 
@@ -60,9 +62,9 @@ def with_structure(cfg: DictConfig) -> DictConfig:
     weights = cfg.weights or cfg.backbone.get("weights")
     if weights is None and cfg.backbone.get("stride_in_1x1", False) is not None:
         return cfg
-    from models.weights import settle_structure  # a network from scratch needs no reader of files
+    from models.weights import complete_structure  # a network from scratch needs no reader of files
 
-    settled = settle_structure(plain(cfg.backbone), weights, whole=bool(cfg.weights))
+    settled = complete_structure(plain(cfg.backbone), weights, whole=bool(cfg.weights))
     return OmegaConf.merge(cfg, {"backbone": settled})  # type: ignore[return-value]
 
 
@@ -93,7 +95,7 @@ def build_model(cfg: DictConfig, num_classes: int) -> MaskRCNN:
     if frozen and cfg.proposals_only:
         raise InputError("proposals_only=true: has nothing to learn with proposals=frozen; set one")
     model = build_mask_rcnn(
-        backbone=instantiate(cfg.backbone, **({"weights": FILLED_LATER} if cfg.weights else {})),
+        backbone=instantiate(cfg.backbone, **({"weights": LOADED_LATER} if cfg.weights else {})),
         stride=cfg.stride,
         pooler=instantiate(cfg.pooler),
         num_classes=num_classes,

@@ -22,7 +22,7 @@ from data.images import decode
 from data.splits import DetectionDataset, from_settings
 from data.transforms import EvalTransform
 from models.mask_rcnn import MaskRCNN
-from models.network import FILLED_LATER
+from models.network import LOADED_LATER
 from ops.boxes import rescale
 from ops.errors import InputError
 from ops.structures import Batch, Category, Detections, Sample, Target
@@ -140,7 +140,7 @@ def load(
     _choose_precision(cfg, device)
     cfg = cfg if change is None else change(cfg)
     # The file holds every weight: nothing is downloaded for a network that is about to be filled.
-    OmegaConf.update(cfg, "backbone.weights", FILLED_LATER)
+    OmegaConf.update(cfg, "backbone.weights", LOADED_LATER)
     if device is not None:
         OmegaConf.update(cfg, "device", device)
     if score_threshold is not None:

@@ -120,7 +120,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     keeper = CheckpointKeeper(folder.checkpoints, keep=cfg.run.keep)
     start, seconds = _resume(folder, model, optimizer, keeper)
     tracker = opened.enter_context(Tracker(folder.path, start_step=start, active=runtime.is_main))
-    tracker.session(hyperparameters(plain(cfg)), cell_name(cfg))
+    tracker.session(hyperparameters(plain(cfg)), variant_name(cfg))
     tracker.text("config", f"```yaml\n{config_text}\n```")
     _announce(cfg, model, runtime, base_lr, per_batch, len(data.train))
     batches = train_loader(
@@ -324,7 +324,7 @@ def _one_line(metrics: Mapping[str, float]) -> str:
 
 
 # Words of the command line that a run's name leaves out: where, how, or stated in it already.
-UNTOLD = {
+NOT_IN_NAME = {
     *("experiment", "seed", "workers", "device", "threads", "data.root"),
     *("proposals.files.train", "proposals.files.val"),
 }
@@ -334,17 +334,17 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) 
     """A name that tells runs of a sweep apart: the choices, then whatever else was overridden.
 
     An experiment of a family, such as `demo/pool_s16`, gives `demo/pool_s16/seed0`: a folder of the
-    family, one of the cell, one of the run. Whatever is overridden makes it another cell.
+    family, one of the variant, one of the run. Whatever is overridden makes it another variant.
     """
     experiment = choices.get("experiment") or "null"
     if "/" in experiment:
-        cell = "_".join([experiment, *map(_safe, _told(overrides, UNTOLD))])
-        return f"{cell}/seed{cfg.seed}"
+        variant = "_".join([experiment, *map(_safe, _told(overrides, NOT_IN_NAME))])
+        return f"{variant}/seed{cfg.seed}"
     parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
     if experiment != "null":
         parts.insert(0, experiment)
     parts += [choices["schedule"], f"seed{cfg.seed}"]
-    return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *UNTOLD})]))
+    return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *NOT_IN_NAME})]))
 
 
 def _told(overrides: list[str], untold: set[str]) -> list[str]:
@@ -361,8 +361,8 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", name).strip("-")
 
 
-def cell_name(cfg: DictConfig) -> str:
-    """The run's name without its seed: what the seeds of one cell share."""
+def variant_name(cfg: DictConfig) -> str:
+    """The run's name without its seed: what the seeds of one variant share."""
     return re.sub(r"[/_]seed\d+(?=_|$)", "", str(cfg.run.name or cfg.run.dir))
 
 

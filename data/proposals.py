@@ -206,8 +206,8 @@ class ProposalFile:
         digests = None if digests is None else digests[order]
         return ProposalFile(path, ordered, rows, boxes, digests, metadata or {})
 
-    def for_image(self, image_id: int, digest: bytes | None, top: int) -> Tensor:
-        """The `top` best boxes of an image: float32 ``[P, 4]`` in the pixels of its file.
+    def for_image(self, image_id: int, digest: bytes | None, per_image: int) -> Tensor:
+        """The `per_image` best boxes of an image: float32 ``[P, 4]`` in the pixels of its file.
 
         Args:
             digest: of the image as it is now; None leaves unchecked whether it has changed.
@@ -225,7 +225,7 @@ class ProposalFile:
                 f"size, boxes or classes have changed since); {DUMP_AGAIN}"
             )
         start, stop = self.rows[at].tolist()
-        return torch.as_tensor(self.boxes[start : min(stop, start + top)])
+        return torch.as_tensor(self.boxes[start : min(stop, start + per_image)])
 
     def check(self, dataset: DetectionDataset, *, detector: str | None = None) -> None:
         """Make sure that the file is one of all images of `dataset`, as they are now.
@@ -269,9 +269,9 @@ class ProposalFile:
                 f"the file of these images, or correct its bbox_mode"
             )
 
-    def describe(self, top: int) -> str:
+    def describe(self, per_image: int) -> str:
         """A few words: how many, from where, and what could not be checked."""
-        text = f"proposals from {self.path}, the {top} best of each image"
+        text = f"proposals from {self.path}, the {per_image} best of each image"
         return text if self.digests is not None else f"{text} (versions and detector not verified)"
 
 
@@ -385,14 +385,14 @@ class WithProposals(Dataset[Sample]):
     """
 
     def __init__(
-        self, dataset: DetectionDataset, path: Path, *, top: int, detector: str | None = None
+        self, dataset: DetectionDataset, path: Path, *, per_image: int, detector: str | None = None
     ) -> None:
         """Open the file and hold it against the data set.
 
         Args:
             dataset: whose images the file must have; it may have more.
             path: of the file.
-            top: how many of an image's proposals are used, the best ones.
+            per_image: how many of an image's proposals are used, the best ones.
             detector: hash of the weights that must have made the file; None admits any.
 
         Raises:
@@ -402,7 +402,7 @@ class WithProposals(Dataset[Sample]):
         self._dataset = dataset
         self._file = open_proposals(path)
         self._file.check(dataset, detector=detector)
-        self._top = top
+        self._per_image = per_image
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # not there yet while a worker process takes the object apart
@@ -422,10 +422,10 @@ class WithProposals(Dataset[Sample]):
             InputError: as the data set, and where another file has taken the place of this one.
         """
         sample = self._dataset.read(index)
-        boxes = self._file.for_image(sample.image_id, self._dataset.digest(index), self._top)
+        boxes = self._file.for_image(sample.image_id, self._dataset.digest(index), self._per_image)
         boxes = clip(boxes, self._dataset.size(index))
         return replace(sample, proposals=boxes[is_nonempty(boxes)])
 
     def describe(self, most: int | None = 5) -> str:
         """The data set's line, and where the proposals are from."""
-        return f"{self._dataset.describe(most)}, {self._file.describe(self._top)}"
+        return f"{self._dataset.describe(most)}, {self._file.describe(self._per_image)}"

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # COCO's twelve figures, in the order in which its evaluation gives them.
 AP_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FIGURES = (*AP_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-PASTED_AT_ONCE = 16  # masks held at image size at a time
+PASTE_CHUNK = 16  # masks held at image size at a time
 NO_OBJECTS = -1.0  # COCO's mark for a figure over no objects, e.g. APs without small ones
 
 
@@ -73,7 +73,7 @@ def coco_results(
 
 
 def _encode(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Iterable[dict[str, Any]]:
-    for some, where in zip(masks.split(PASTED_AT_ONCE), boxes.split(PASTED_AT_ONCE), strict=True):
+    for some, where in zip(masks.split(PASTE_CHUNK), boxes.split(PASTE_CHUNK), strict=True):
         pasted = paste_masks(some, where, size)  # [d, H, W]
         # COCO counts down the columns: [d, W, H] in memory is [H, W, d] in Fortran's order.
         columns = pasted.transpose(1, 2).contiguous().numpy().view(np.uint8).T

@@ -29,7 +29,7 @@ AREAS: dict[str, tuple[float, float]] = {
     "large": (96**2, 1e10),
 }
 MOST_PER_IMAGE = 100  # detections of one class in one image that count
-AT_ONCE = 500  # multisets computed together: what they hold stays within a few megabytes
+CHUNK = 500  # multisets computed together: what they hold stays within a few megabytes
 FIELDS = ("image_ids", "category_ids", "scores", "images", "classes", "objects")
 PACKED = ("tp", "ignored")  # one bit a decision
 REMEDY = "remove metrics.json beside it and give the run's command again: it evaluates anew"
@@ -193,8 +193,8 @@ def average_precision(
     """
     times = np.ones((1, len(matches.image_ids))) if counts is None else np.asarray(counts)
     chunks = [
-        _of_some(matches, times[start : start + AT_ONCE].T, list(AREAS).index(area))
-        for start in range(0, len(times), AT_ONCE)
+        _of_some(matches, times[start : start + CHUNK].T, list(AREAS).index(area))
+        for start in range(0, len(times), CHUNK)
     ]
     return np.concatenate(chunks).astype(np.float64)
 

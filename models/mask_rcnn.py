@@ -145,17 +145,17 @@ def _build_head(
     """C4 shares res5; VGG16 brings fc6 and fc7; C5 has nothing left and gets two new fc layers."""
     pooler = RoIPooler(op, stride=network.stride)
     dim = mask_dim if mask else None
-    if network.top_is_spatial:
-        assert network.top is not None
+    if network.shares_maps:
+        assert network.roi_layers is not None
         return SharedHead(
             pooler,
-            network.top,
-            channels=network.top_channels,
+            network.roi_layers,
+            channels=network.roi_channels,
             pool_size=network.pool_size,
             num_classes=num_classes,
             mask_dim=dim,
         )
-    layers, width = network.top, network.top_channels
+    layers, width = network.roi_layers, network.roi_channels
     if layers is None:
         layers, width = TwoFC(network.channels, network.pool_size, fc_dim), fc_dim
     return SplitHead(

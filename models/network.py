@@ -1,8 +1,8 @@
 """An ImageNet network cut in two at the feature map.
 
-Every detector of the R-CNN family is one: the `trunk` runs once an image, and what ImageNet
-training left beyond the feature map, the `top`, runs on each RoI: res5 for C4, fc6 and fc7 for
-VGG16, nothing for C5 (Mask R-CNN, figure 4).
+Every detector of the R-CNN family is one: the `trunk` runs once an image, and the layers of the
+ImageNet network beyond the feature map, the `roi_layers`, run on each RoI: res5 for C4, fc6 and fc7
+for VGG16, none for C5 (Mask R-CNN, figure 4).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from models.normalization import PixelStatistics
 from ops.errors import InputError
 
 STRIDES = (16, 32)
-FILLED_LATER = "later"  # in place of a file of weights: the caller fills the whole network
+LOADED_LATER = "later"  # in place of a file of weights: the caller fills the whole network
 STAGES = 5  # stem, res2 .. res5; conv1 .. conv5
 
 
@@ -25,21 +25,21 @@ class Network:
         trunk: images ``[N, 3, h, w]`` -> features ``[N, channels, h / stride, w / stride]``.
         stride: image pixels per feature cell; every other part derives its scale from it.
         channels: of the features.
-        top: pooled features ``[K, channels, P, P]`` -> maps ``[K, top_channels, 7, 7]`` (res5) or
-            vectors ``[K, top_channels]`` (fc6, fc7); None where the head has no layer to reuse.
+        roi_layers: pooled features ``[K, channels, P, P]`` -> maps ``[K, roi_channels, 7, 7]``
+            (res5) or vectors ``[K, roi_channels]`` (fc6, fc7); None where the head reuses no layer.
         pool_size: P, the side of the grid that the box branch pools to.
-        top_channels: channels that come out of `top`, 0 without one.
-        top_is_spatial: whether `top` gives maps, which boxes and masks can share.
+        roi_channels: channels that come out of `roi_layers`, 0 without one.
+        shares_maps: whether `roi_layers` gives maps, which boxes and masks can share.
         statistics: the normalisation that belongs to the weights.
     """
 
     trunk: nn.Module
     stride: int
     channels: int
-    top: nn.Module | None
+    roi_layers: nn.Module | None
     pool_size: int
-    top_channels: int
-    top_is_spatial: bool
+    roi_channels: int
+    shares_maps: bool
     statistics: PixelStatistics
 
 

@@ -155,11 +155,11 @@ def resnet(
     res5_dilation: int = 1,
     weights: str | None = None,
 ) -> Network:
-    """A ResNet as trunk and top.
+    """A ResNet as trunk and RoI layers.
 
     Args:
-        stride: 16 cuts after res4, and res5 becomes the top; 32 keeps res5 (not dilated) in the
-            trunk and leaves no top.
+        stride: 16 cuts after res4, and res5 runs on each RoI; 32 keeps res5 (not dilated) in the
+            trunk and leaves no RoI layers.
         depth: 18, 34, 50 or 101; or give `blocks` and `bottleneck` for another shape.
         blocks: residual blocks in res2 .. res5.
         bottleneck: block kind; by default that of the depth.
@@ -169,12 +169,12 @@ def resnet(
         frozen_stages: 1 takes no gradient for the stem, 2 none for stem and res2, and so on.
             Without weights none is frozen: random filters are not worth keeping.
         stride_in_1x1: see `Bottleneck`; None follows the weights (False without any).
-        res5_on_rois: at stride 16, whether res5 becomes the top (C4); False leaves it out, and the
+        res5_on_rois: at stride 16, whether res5 runs on each RoI (C4); False leaves it out, and the
             head gets two fully connected layers of its own, as at stride 32.
-        res5_stride: of the top. 1: RoIs are pooled to 7x7, as in the Mask R-CNN paper (figure 4);
+        res5_stride: of res5 on RoIs. 1: RoIs are pooled to 7x7 (Mask R-CNN, figure 4);
             2: to 14x14, as in Detectron and detectron2.
         res5_dilation: at stride 16, 2 keeps res5 in the trunk, with 3x3 convolutions two cells
-            apart instead of strides (DC5), and leaves no top; 1 does not.
+            apart instead of strides (DC5), and leaves no RoI layers; 1 does not.
         weights: `imagenet` (torchvision's), a file of any kind with a ResNet in it, `later` where
             the caller fills the network, or None to start from random numbers.
 
@@ -208,15 +208,15 @@ def resnet(
         statistics = _fill(stages, weights, depth=depth, stride_in_1x1=stride_in_1x1)
         freeze(*list(stages.values())[:frozen_stages])
     channels = _channels_of(stages)
-    top = stages.pop("res5", None) if on_rois else None
+    roi_layers = stages.pop("res5", None) if on_rois else None
     return Network(
         trunk=nn.Sequential(stages),
         stride=stride,
         channels=_channels_of(stages),
-        top=top,
-        pool_size=7 * res5_stride if top is not None else 7,
-        top_channels=channels if top is not None else 0,
-        top_is_spatial=top is not None,
+        roi_layers=roi_layers,
+        pool_size=7 * res5_stride if roi_layers is not None else 7,
+        roi_channels=channels if roi_layers is not None else 0,
+        shares_maps=roi_layers is not None,
         statistics=statistics,
     )
 

@@ -8,7 +8,7 @@ from torchvision.ops import batched_nms
 
 from models.heads import SharedHead, SplitHead
 from models.losses import box_losses, mask_loss
-from models.matching import match, sample
+from models.matching import match, subsample
 from ops import boxes as box_ops
 from ops.masks import mask_targets
 from ops.structures import Detections, Segmentation, Target
@@ -81,7 +81,7 @@ class RoIHeads(nn.Module):
             proposals: N x ``[P, 4]`` in image pixels; ground-truth boxes are added to them.
             targets: of each image.
         """
-        sampled = [self.sample(*pair) for pair in zip(proposals, targets, strict=True)]
+        sampled = [self.sample_rois(*pair) for pair in zip(proposals, targets, strict=True)]
         boxes = [rois.boxes for rois in sampled]
         labels = torch.cat([rois.labels for rois in sampled])  # [K]
         foreground = (labels < self.num_classes).nonzero().squeeze(1)  # [F]
@@ -107,16 +107,16 @@ class RoIHeads(nn.Module):
         return losses
 
     @torch.no_grad()
-    def sample(self, proposals: Tensor, target: Target) -> SampledRoIs:
+    def sample_rois(self, proposals: Tensor, target: Target) -> SampledRoIs:
         """Label one image's proposals and draw those that enter the losses."""
         boxes = torch.cat((proposals, target.boxes))  # a perfect RoI for every object
         matches = match(
             box_ops.iou(target.boxes, boxes),
             negative_below=self.positive_from,
             positive_from=self.positive_from,
-            rescue=False,
+            allow_low_quality=False,
         )
-        positive, negative = sample(
+        positive, negative = subsample(
             matches.label, count=self.batch_per_image, positive_fraction=self.positive_fraction
         )
         truth = matches.index[positive]

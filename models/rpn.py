@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from models.anchors import AnchorGenerator
 from models.losses import rpn_losses
-from models.matching import POSITIVE, match, sample
+from models.matching import POSITIVE, match, subsample
 from ops import boxes as box_ops
 from ops.structures import Target
 
@@ -142,9 +142,9 @@ class RPN(nn.Module):
                 box_ops.iou(target.boxes, anchors),
                 negative_below=self.negative_below,
                 positive_from=self.positive_from,
-                rescue=True,
+                allow_low_quality=True,
             )
-            positive, negative = sample(
+            positive, negative = subsample(
                 matches.label, count=self.batch_per_image, positive_fraction=self.positive_fraction
             )
             label = torch.full_like(matches.label, -1)

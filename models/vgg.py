@@ -23,7 +23,7 @@ def vgg16(
     frozen_stages: int = 2,
     weights: str | None = None,
 ) -> Network:
-    """VGG16 as trunk and top: fc6 and fc7 run on each RoI, pooled to 7x7 (Fast R-CNN, section 2.1).
+    """VGG16 as trunk and RoI layers: fc6 and fc7 on RoIs of 7x7 (Fast R-CNN, section 2.1).
 
     Args:
         stride: 16 stops at conv5_3; 32 goes through pool5.
@@ -42,7 +42,7 @@ def vgg16(
     plan = [layer if layer == "M" else int(layer) * width // 64 for layer in vgg.cfgs["D"]]
     features = vgg.make_layers(plan)
     channels = 8 * width
-    top = nn.Sequential(
+    roi_layers = nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),  # [K, C, 7, 7] -> [K, 49 C], channels slowest
             fc6=nn.Linear(channels * 49, fc_dim),
@@ -53,27 +53,27 @@ def vgg16(
             drop7=nn.Dropout(dropout),
         )
     )
-    _initialize(features, top)
+    _initialize(features, roi_layers)
     statistics = TORCHVISION
     if weights is not None:
         from models.weights import load_vgg16  # a network from scratch needs no reader of files
 
-        statistics = load_vgg16(features, top, weights)
+        statistics = load_vgg16(features, roi_layers, weights)
         freeze(*features[: STAGE_ENDS[frozen_stages - 1] if frozen_stages else 0])
     return Network(
         trunk=features[: CONV5_3 if stride == 16 else POOL5],
         stride=stride,
         channels=channels,
-        top=top,
+        roi_layers=roi_layers,
         pool_size=7,
-        top_channels=fc_dim,
-        top_is_spatial=False,
+        roi_channels=fc_dim,
+        shares_maps=False,
         statistics=statistics,
     )
 
 
-def _initialize(features: nn.Module, top: nn.Module) -> None:
-    for module in [*features.modules(), *top.modules()]:
+def _initialize(features: nn.Module, roi_layers: nn.Module) -> None:
+    for module in [*features.modules(), *roi_layers.modules()]:
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv_models
 
-from models.network import FILLED_LATER
+from models.network import LOADED_LATER
 from models.normalization import TORCHVISION, TORCHVISION_FEATURES, Normalize, PixelStatistics
 from models.weight_files import SETTINGS, TORCHVISION_IMAGENET, WeightFile, open_weights
 from ops.errors import InputError
@@ -33,14 +33,14 @@ def structure_of(weights: str | None) -> dict[str, Any]:
     Raises:
         InputError: see `open_weights`.
     """
-    if weights in (None, FILLED_LATER):
+    if weights in (None, LOADED_LATER):
         return {}
     if weights == IMAGENET:
         return dict(TORCHVISION_IMAGENET.structure or {})
     return open_weights(Path(str(weights))).structure
 
 
-def settle_structure(
+def complete_structure(
     chosen: Mapping[str, Any], weights: str | None, *, whole: bool
 ) -> dict[str, Any]:
     """Settings of the backbone that `chosen` leaves open (None), as `weights` have them.
@@ -80,7 +80,7 @@ def load_resnet(
     Raises:
         InputError: no torchvision entry of this depth, no network, no such file, other tensors.
     """
-    if weights == FILLED_LATER:
+    if weights == LOADED_LATER:
         return TORCHVISION
     file = _open(weights, RESNET_ENTRIES.get(depth or 0))
     theirs = file.structure.get("stride_in_1x1", stride_in_1x1)
@@ -98,17 +98,17 @@ def load_resnet(
     return _statistics(file)
 
 
-def load_vgg16(features: nn.Module, top: nn.Module, weights: str) -> PixelStatistics:
+def load_vgg16(features: nn.Module, roi_layers: nn.Module, weights: str) -> PixelStatistics:
     """Fill conv1_1 .. conv5_3, fc6 and fc7; as `load_resnet`.
 
     torchvision also has convolutions alone, whose file holds not-a-number for the rest; fc6 and fc7
     then keep what they have.
     """
-    if weights == FILLED_LATER:
+    if weights == LOADED_LATER:
         return TORCHVISION
     file = _open(weights, tv_models.VGG16_Weights.IMAGENET1K_V1)
     source = _of_backbone(file)
-    parts: dict[str, nn.Module] = {"features": features, **dict(top.named_children())}
+    parts: dict[str, nn.Module] = {"features": features, **dict(roi_layers.named_children())}
     first = source.get("classifier.0.bias")
     if first is not None and first.isnan().all():
         source = {n: t for n, t in source.items() if n.startswith("features.")}

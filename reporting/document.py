@@ -124,7 +124,7 @@ def _in_short(study: Study) -> tuple[str, ...]:
     """The paper's claims, each with what these runs say to it."""
     points = []
     for group in study.groups:
-        there = {(o.cell.pooler, o.cell.agg): o for o in study.of_group(group) if o.scores}
+        there = {(o.variant.pooler, o.variant.agg): o for o in study.of_group(group) if o.scores}
         pool, align = there.get(("RoIPool", "max")), there.get(("RoIAlign", "avg"))
         warp = there.get(("RoIWarp", "avg"))
         kind = study.kinds[0] if study.kinds else "segm"
@@ -157,12 +157,12 @@ def _point(claim: str, found: Difference) -> str:
 
 
 def _in_the_paper(upper: Scored, lower: Scored, figure: str) -> str:
-    published = paper_difference(upper.cell, lower.cell, figure)
+    published = paper_difference(upper.variant, lower.variant, figure)
     return "" if published is None else f"; in the paper {signed(published)}"
 
 
 def _method(study: Study) -> tuple[str, ...]:
-    seeds = max((len(one.cell.seeds) for one in study.scored), default=0)
+    seeds = max((len(one.variant.seeds) for one in study.scored), default=0)
     text = [
         f"Judged by {study.extent}. AP, AP50 and AP75 are COCO's, in percent; differences are in "
         "points. Rows of one table differ in the pooler alone: settings, images and proposals are "

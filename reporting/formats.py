@@ -103,27 +103,33 @@ def _html_cell(tag: str, text: str, numeric: bool) -> str:
 
 
 def rows_csv(study: Study) -> str:
-    """One row a cell: mean over its seeds, difference to the baseline and bounds, in points.
+    """One row a variant: mean over its seeds, difference to the baseline and bounds, in points.
 
     The baseline differs from itself by 0; what is not measured is empty.
     """
     figures = [f"{kind}/{name}" for kind in KINDS for name in FIGURES]
     headings = [part for f in figures for part in (f, *(f"{f}/{bound}" for bound in BOUNDS))]
-    lines = [[*KEYS, *headings, "cell"]]
+    lines = [[*KEYS, *headings, "variant"]]
     for one in study.scored:
-        cell = one.cell
-        line = [cell.pooler, cell.agg, cell.backbone, str(cell.stride), str(len(cell.seeds))]
+        variant = one.variant
+        line = [
+            variant.pooler,
+            variant.agg,
+            variant.backbone,
+            str(variant.stride),
+            str(len(variant.seeds)),
+        ]
         for figure in figures:
             values = one.values(figure)
             line.append(_exact(float(values.mean())) if len(values) else "")
-            found = study.to_baseline.get((cell.name, figure))
+            found = study.to_baseline.get((variant.name, figure))
             interval = found.interval if found else None
             line += (
                 [_exact(getattr(interval, name)) for name in BOUNDS.values()]
                 if interval
                 else [""] * 3
             )
-        lines.append([*line, cell.name])
+        lines.append([*line, variant.name])
     return _csv(lines)
 
 
@@ -133,11 +139,11 @@ def _exact(value: float) -> str:
 
 def costs_csv(study: Study) -> str:
     """Seconds and steps of every finished run, the RPN's among them."""
-    lines = [["cell", "seed", "train_seconds", "steps"]]
+    lines = [["variant", "seed", "train_seconds", "steps"]]
     for run in study.runs:
         seconds = run.metrics.get("train_seconds")
         if seconds is not None:
-            lines.append([run.cell, str(run.seed), f"{seconds:.1f}", str(run.metrics["steps"])])
+            lines.append([run.variant, str(run.seed), f"{seconds:.1f}", str(run.metrics["steps"])])
     return _csv(lines)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from judging.matches import IOU_THRESHOLDS
-from reporting.rows import Cell
+from reporting.rows import Variant
 from reporting.scores import FIGURES, KINDS, Scored
 from reporting.study import Group, Study, paper_difference
 from reporting.tables import group_name
@@ -48,8 +48,8 @@ class Ink:
     def faint(self) -> str:
         return ("#d4d6da", "#3c4048")[self.scheme]
 
-    def of(self, cell: Cell) -> str:
-        return COLOURS.get(cell.pooler, OTHER)[self.scheme]
+    def of(self, variant: Variant) -> str:
+        return COLOURS.get(variant.pooler, OTHER)[self.scheme]
 
 
 LIGHT, DARK = Ink(0), Ink(1)
@@ -65,8 +65,8 @@ def plot_differences(study: Study, group: Group, kind: str, ink: Ink = LIGHT) ->
         one
         for one in study.of_group(group)
         if baseline is not None
-        and one.cell.name != baseline.cell.name
-        and study.to_baseline[one.cell.name, f"{kind}/AP"].interval is not None
+        and one.variant.name != baseline.variant.name
+        and study.to_baseline[one.variant.name, f"{kind}/AP"].interval is not None
     ]
     if not rows or baseline is None:
         return None
@@ -76,10 +76,10 @@ def plot_differences(study: Study, group: Group, kind: str, ink: Ink = LIGHT) ->
         for k, name in enumerate(FIGURES):
             _interval(axes, study, one, baseline, f"{kind}/{name}", place + 0.24 * (k - 1), ink)
     axes.axvline(0, color=ink.text, linewidth=1)
-    axes.set_yticks(range(len(rows)), [one.cell.label for one in rows])
+    axes.set_yticks(range(len(rows)), [one.variant.label for one in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     _same_range(axes, study, kind)
-    axes.set_xlabel(f"{KINDS[kind]} AP above {baseline.cell.label}, points")
+    axes.set_xlabel(f"{KINDS[kind]} AP above {baseline.variant.label}, points")
     axes.set_title(group_name(group))
     _legend_of_markers(axes, ink, any(_published(o, baseline, kind) for o in rows))
     axes.tick_params(axis="y", length=0)
@@ -91,22 +91,22 @@ def _interval(
     axes: Any, study: Study, one: Scored, baseline: Scored, figure: str, height: float, ink: Ink
 ) -> None:
     name = figure.partition("/")[2]
-    colour, marker = ink.of(one.cell), MARKERS[name]
-    published = paper_difference(one.cell, baseline.cell, figure)
+    colour, marker = ink.of(one.variant), MARKERS[name]
+    published = paper_difference(one.variant, baseline.variant, figure)
     if published is not None:
         axes.plot(published, height, marker="|", ms=11, mew=2, color=ink.text, zorder=3)
-    interval = study.to_baseline[one.cell.name, figure].interval
+    interval = study.to_baseline[one.variant.name, figure].interval
     if interval is None:
         return
     axes.plot([interval.low, interval.high], [height, height], color=colour, linewidth=2.2)
-    fill = ink.paper if one.cell.agg == "max" else colour
+    fill = ink.paper if one.variant.agg == "max" else colour
     axes.plot(
         interval.value, height, marker=marker, ms=6.5, mew=1.6, mfc=fill, mec=colour, zorder=4
     )
 
 
 def _published(one: Scored, baseline: Scored, kind: str) -> bool:
-    return paper_difference(one.cell, baseline.cell, f"{kind}/AP") is not None
+    return paper_difference(one.variant, baseline.variant, f"{kind}/AP") is not None
 
 
 def _same_range(axes: Any, study: Study, kind: str) -> None:
@@ -115,8 +115,10 @@ def _same_range(axes: Any, study: Study, kind: str) -> None:
     for (name, figure), found in study.to_baseline.items():
         if figure.startswith(kind) and found.interval is not None:
             ends += [found.interval.low, found.interval.high]
-            one = next(s for s in study.scored if s.cell.name == name)
-            published = paper_difference(one.cell, study.baselines[one.cell.group].cell, figure)
+            one = next(s for s in study.scored if s.variant.name == name)
+            published = paper_difference(
+                one.variant, study.baselines[one.variant.group].variant, figure
+            )
             ends += [] if published is None else [published]
     margin = 0.05 * (max(ends) - min(ends)) + 0.2
     axes.set_xlim(min(ends) - margin, max(ends) + margin)
@@ -148,7 +150,7 @@ def plot_thresholds(study: Study, group: Group, kind: str, ink: Ink = LIGHT) -> 
     axes = figure.subplots()
     for one in rows:
         curves = np.stack([curve[kind] for curve in one.curves])
-        colour, largest = ink.of(one.cell), one.cell.agg == "max"
+        colour, largest = ink.of(one.variant), one.variant.agg == "max"
         if len(curves) > 1:
             band = (curves.min(axis=0), curves.max(axis=0))
             axes.fill_between(IOU_THRESHOLDS, *band, color=colour, alpha=0.16, linewidth=0)
@@ -161,7 +163,7 @@ def plot_thresholds(study: Study, group: Group, kind: str, ink: Ink = LIGHT) -> 
             marker="o",
             ms=4,
             mfc=ink.paper if largest else colour,
-            label=one.cell.label,
+            label=one.variant.label,
         )
     axes.set_xlabel("IoU threshold")
     axes.set_ylabel(f"{KINDS[kind]} AP")

@@ -1,4 +1,4 @@
-"""Runs put together as the rows of a table: one cell for each network, its seeds inside.
+"""Runs put together as the rows of a table: one variant for each network, its seeds inside.
 
 What is compared must differ in the pooler and in nothing else, and be judged by the same images;
 whatever breaks that is refused by name.
@@ -17,12 +17,13 @@ from reporting.runs import Run
 from running.run_folder import flatten
 from running.tracking import NAMES, describe_backbone, describe_pooler
 
-# Settings that may differ between a cell's seeds: they change neither what is learned nor judged.
+# Settings that may differ between a variant's seeds: they change neither what is learned nor what
+# is judged.
 NEUTRAL = ("seed", "run", "workers", "device", "threads", "expected", "evaluation.pictures")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Variant:
     """One network of the ablation: a row.
 
     Attributes:
@@ -60,12 +61,12 @@ class Cell:
         return ", ".join([*([str(len(self.seeds))] if self.seeds else []), *told])
 
 
-def cells_of(runs: Sequence[Run]) -> list[Cell]:
+def variants_of(runs: Sequence[Run]) -> list[Variant]:
     """The rows that `runs` make, by backbone, stride, pooler and aggregation.
 
     Raises:
-        InputError: runs of one cell with different settings or the same seed; cells of one table
-            that differ in more than the pooler; runs over different images.
+        InputError: runs of one variant with different settings or the same seed; variants of one
+            table that differ in more than the pooler; runs over different images.
     """
     detectors = [run for run in runs if not run.proposals_only]
     if not detectors:
@@ -73,18 +74,22 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
             f"{runs[0].folder}: trains an RPN alone, as all runs here; no row of a table"
         )
     _check_images([run for run in detectors if run.state == "finished"])
-    cells = [_cell(name, detectors) for name in dict.fromkeys(run.cell for run in detectors)]
-    for group in dict.fromkeys(cell.group for cell in cells):
-        _check_settings([run for cell in cells if cell.group == group for run in _all(cell)])
-    return sorted(_told_apart(cells), key=_order)
+    variants = [
+        _variant(name, detectors) for name in dict.fromkeys(run.variant for run in detectors)
+    ]
+    for group in dict.fromkeys(variant.group for variant in variants):
+        _check_settings(
+            [run for variant in variants if variant.group == group for run in _all(variant)]
+        )
+    return sorted(_told_apart(variants), key=_order)
 
 
-def _all(cell: Cell) -> tuple[Run, ...]:
-    return (*cell.finished, *cell.others)
+def _all(variant: Variant) -> tuple[Run, ...]:
+    return (*variant.finished, *variant.others)
 
 
-def _cell(name: str, runs: Iterable[Run]) -> Cell:
-    own = sorted((run for run in runs if run.cell == name), key=lambda run: run.seed)
+def _variant(name: str, runs: Iterable[Run]) -> Variant:
+    own = sorted((run for run in runs if run.variant == name), key=lambda run: run.seed)
     for one, other in pairwise(own):
         if one.seed == other.seed:
             raise InputError(
@@ -93,7 +98,7 @@ def _cell(name: str, runs: Iterable[Run]) -> Cell:
     _check_settings(own, but=())
     config = own[0].config
     pooler, agg = describe_pooler(config["pooler"])
-    return Cell(
+    return Variant(
         name=name,
         pooler=pooler,
         agg=agg,
@@ -142,45 +147,52 @@ def _extent(run: Run, kind: str) -> str:
     return f"{objects} objects in {len(matches.image_ids)} images (ids {matches.image_ids[0]} ...)"
 
 
-def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
-    shared = Counter((cell.group, cell.label) for cell in cells)
+def _told_apart(variants: Sequence[Variant]) -> list[Variant]:
+    shared = Counter((variant.group, variant.label) for variant in variants)
     return [
-        replace(cell, label=f"{cell.label} ({cell.name})")
-        if shared[cell.group, cell.label] > 1
-        else cell
-        for cell in cells
+        replace(variant, label=f"{variant.label} ({variant.name})")
+        if shared[variant.group, variant.label] > 1
+        else variant
+        for variant in variants
     ]
 
 
-def _order(cell: Cell) -> tuple[Any, ...]:
+def _order(variant: Variant) -> tuple[Any, ...]:
     names = list(NAMES.values())
-    place = names.index(cell.pooler) if cell.pooler in names else len(names)
-    return (cell.backbone, cell.stride, place, cell.pooler, cell.agg != "max", cell.name)
+    place = names.index(variant.pooler) if variant.pooler in names else len(names)
+    return (
+        variant.backbone,
+        variant.stride,
+        place,
+        variant.pooler,
+        variant.agg != "max",
+        variant.name,
+    )
 
 
-def baseline_of(cells: Sequence[Cell], word: str | None) -> dict[tuple[str, int], Cell]:
-    """The cell that each table's other rows are compared with; tables without it are left out.
+def baseline_of(variants: Sequence[Variant], word: str | None) -> dict[tuple[str, int], Variant]:
+    """The variant that each table's other rows are compared with; tables without it are left out.
 
     Args:
         word: "pool", "warp", "align", a pooler's name, or one with its aggregation ("warp avg");
             None: RoIPool, if it is there.
 
     Raises:
-        InputError: no cell is called so, or two of a table.
+        InputError: no variant is called so, or two of a table.
     """
     wanted = (word or "pool").lower().removeprefix("roi").split()
-    chosen: dict[tuple[str, int], Cell] = {}
-    for cell in cells:
-        names = [cell.pooler.lower().removeprefix("roi"), cell.agg]
+    chosen: dict[tuple[str, int], Variant] = {}
+    for variant in variants:
+        names = [variant.pooler.lower().removeprefix("roi"), variant.agg]
         if wanted and wanted == names[: len(wanted)]:
-            if cell.group in chosen:
-                both = f"{chosen[cell.group].label} and {cell.label}"
+            if variant.group in chosen:
+                both = f"{chosen[variant.group].label} and {variant.label}"
                 raise InputError(
-                    f"--baseline {word or 'pool'}: is {both} at stride {cell.stride}; "
+                    f"--baseline {word or 'pool'}: is {both} at stride {variant.stride}; "
                     f"say which, such as --baseline '{' '.join(names)}'"
                 )
-            chosen[cell.group] = cell
+            chosen[variant.group] = variant
     if word and not chosen:
-        known = ", ".join(dict.fromkeys(cell.label for cell in cells))
-        raise InputError(f"--baseline {word}: is none of the cells here; choose among {known}")
+        known = ", ".join(dict.fromkeys(variant.label for variant in variants))
+        raise InputError(f"--baseline {word}: is none of the variants here; choose among {known}")
     return chosen

@@ -1,4 +1,4 @@
-"""The runs of a family as they lie on disk: `<family>/<cell>/seed<k>/`, or side by side."""
+"""The runs of a family as they lie on disk: `<family>/<variant>/seed<k>/`, or side by side."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Run:
 
     Attributes:
         folder: where it lies.
-        cell: name of what it has in common with the runs of other seeds.
+        variant: name of what it has in common with the runs of other seeds.
         seed: of its random numbers.
         config: its whole configuration.
         state: "finished", "failed" or "unfinished" (being trained, or interrupted).
@@ -31,7 +31,7 @@ class Run:
     """
 
     folder: Path
-    cell: str
+    variant: str
     seed: int
     config: dict[str, Any]
     state: Literal["finished", "failed", "unfinished"]
@@ -81,7 +81,7 @@ def _read(folder: Path, family: Path) -> Run:
             matches = load_matches(folder / "matches.npz")
     return Run(
         folder=folder,
-        cell=_cell(folder, family),
+        variant=_variant(folder, family),
         seed=int(config["seed"]),
         config=config,
         state=state,
@@ -115,7 +115,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _cell(folder: Path, family: Path) -> str:
+def _variant(folder: Path, family: Path) -> str:
     """demo/pool_s16/seed0 -> pool_s16; demo/shapes_tiny_s16_pool_seed0 -> shapes_tiny_s16_pool."""
     name = folder.relative_to(family).as_posix()
     parent, _, last = name.rpartition("/")

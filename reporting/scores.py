@@ -14,7 +14,7 @@ from tqdm import tqdm
 from judging.matches import IOU_THRESHOLDS, REMEDY, average_precision
 from ops.errors import InputError
 from reporting.bootstrap import Interval, paired_interval, resampled_counts
-from reporting.rows import Cell
+from reporting.rows import Variant
 from reporting.runs import Run
 
 KINDS = {"segm": "mask", "bbox": "box"}  # in the order of the paper's tables
@@ -28,15 +28,15 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Scored:
-    """A cell and what its finished runs reach.
+    """A variant and what its finished runs reach.
 
     Attributes:
-        cell: the row.
+        variant: the row.
         scores: of each finished run.
         curves: of each finished run, by kind: AP [10] at the IoU thresholds .50 to .95, percent.
     """
 
-    cell: Cell
+    variant: Variant
     scores: tuple[Scores, ...]
     curves: tuple[Mapping[str, NDArray[np.float64]], ...]
 
@@ -47,31 +47,33 @@ class Scored:
 
     def values(self, figure: str) -> NDArray[np.float64]:
         """The figure of each seed; any that the runs' metrics hold."""
-        numbers = [run.metrics.get(figure, -1.0) for run in self.cell.finished]
+        numbers = [run.metrics.get(figure, -1.0) for run in self.variant.finished]
         return np.array([np.nan if v is None or v < 0 else v for v in numbers], float)
 
 
-def score_cells(cells: Sequence[Cell], resamples: int, progress: bool = True) -> list[Scored]:
+def score_variants(
+    variants: Sequence[Variant], resamples: int, progress: bool = True
+) -> list[Scored]:
     """Score all finished runs on the same resamples.
 
     Raises:
         InputError: a run's matches are not those of its metrics.
     """
-    runs = [run for cell in cells for run in cell.finished]
+    runs = [run for variant in variants for run in variant.finished]
     images = {len(m.image_ids) for run in runs for m in run.matches.values()}
     if not images:
-        return [Scored(cell, (), ()) for cell in cells]
-    (number,) = images  # rows.cells_of has seen to it
+        return [Scored(variant, (), ()) for variant in variants]
+    (number,) = images  # rows.variants_of has seen to it
     counts = np.vstack([np.ones((1, number), int), resampled_counts(number, resamples)])
     with tqdm(runs, "resampling", disable=not progress, leave=False, unit="run") as bar:
         scored = {run.folder: _score(run, counts) for run in bar}
     return [
         Scored(
-            cell,
-            scores=tuple(scored[run.folder][0] for run in cell.finished),
-            curves=tuple(scored[run.folder][1] for run in cell.finished),
+            variant,
+            scores=tuple(scored[run.folder][0] for run in variant.finished),
+            curves=tuple(scored[run.folder][1] for run in variant.finished),
         )
-        for cell in cells
+        for variant in variants
     ]
 
 
@@ -103,7 +105,7 @@ def _check_agreement(folder: Path, written: float | None, matched: float) -> Non
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one cell lies above another, over the seeds that both have.
+    """How far one variant lies above another, over the seeds that both have.
 
     Attributes:
         interval: None where they share no finished seed, or not the figure.
@@ -125,13 +127,13 @@ def difference(
     upper: Scored, lower: Scored, measure: Callable[[Scores], NDArray[np.float64]]
 ) -> Difference:
     """`upper` minus `lower` in what `measure` takes from a run's scores, paired by seed."""
-    seeds = [seed for seed in upper.cell.seeds if seed in lower.cell.seeds]
+    seeds = [seed for seed in upper.variant.seeds if seed in lower.variant.seeds]
     if not seeds:
         return Difference(None, 0)
     try:
         rows = [
-            measure(upper.scores[upper.cell.seeds.index(seed)])
-            - measure(lower.scores[lower.cell.seeds.index(seed)])
+            measure(upper.scores[upper.variant.seeds.index(seed)])
+            - measure(lower.scores[lower.variant.seeds.index(seed)])
             for seed in seeds
         ]
     except KeyError:  # without masks

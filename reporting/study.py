@@ -1,11 +1,11 @@
-"""All that a report says, computed: the cells, their scores, their differences."""
+"""All that a report says, computed: the variants, their scores, their differences."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from reporting import paper
 from reporting.bootstrap import RESAMPLES
-from reporting.rows import Cell, baseline_of, cells_of
+from reporting.rows import Variant, baseline_of, variants_of
 from reporting.runs import Run, read_runs
 from reporting.scores import (
     FIGURES,
@@ -13,7 +13,7 @@ from reporting.scores import (
     Difference,
     Scored,
     figure_difference,
-    score_cells,
+    score_variants,
 )
 
 Group = tuple[str, int]  # backbone and stride: what the rows of one table share
@@ -28,7 +28,7 @@ class Study:
         runs: all of them, with the RPN's.
         scored: the rows, in the order of the tables.
         baselines: what each table's rows are compared with; tables without one are absent.
-        to_baseline: the differences, by cell's name and figure such as "segm/AP75".
+        to_baseline: the differences, by variant's name and figure such as "segm/AP75".
         resamples: of the images.
     """
 
@@ -41,15 +41,15 @@ class Study:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        return tuple(dict.fromkeys(one.cell.group for one in self.scored))
+        return tuple(dict.fromkeys(one.variant.group for one in self.scored))
 
     def of_group(self, group: Group) -> tuple[Scored, ...]:
-        return tuple(one for one in self.scored if one.cell.group == group)
+        return tuple(one for one in self.scored if one.variant.group == group)
 
     def baseline_label(self, group: Group) -> str:
         """Its name, also where it has not been run."""
         there = self.baselines.get(group)
-        return there.cell.label if there else "RoIPool"
+        return there.variant.label if there else "RoIPool"
 
     def short_name(self, group: Group) -> str:
         """Stride 16; with the backbone, where there are several."""
@@ -92,10 +92,10 @@ def study_family(
         InputError: runs that cannot be read or must not be compared; an unknown baseline.
     """
     runs = read_runs(folder)
-    cells = cells_of(runs)
-    chosen = {cell.name for cell in baseline_of(cells, baseline).values()}
-    scored = score_cells(cells, resamples, progress)
-    baselines = {one.cell.group: one for one in scored if one.cell.name in chosen}
+    variants = variants_of(runs)
+    chosen = {variant.name for variant in baseline_of(variants, baseline).values()}
+    scored = score_variants(variants, resamples, progress)
+    baselines = {one.variant.group: one for one in scored if one.variant.name in chosen}
     return Study(
         name=folder.resolve().name,
         runs=tuple(runs),
@@ -110,18 +110,18 @@ def _to_baseline(
     scored: list[Scored], baselines: dict[Group, Scored]
 ) -> dict[tuple[str, str], Difference]:
     return {
-        (one.cell.name, f"{kind}/{name}"): figure_difference(
-            one, baselines[one.cell.group], f"{kind}/{name}"
+        (one.variant.name, f"{kind}/{name}"): figure_difference(
+            one, baselines[one.variant.group], f"{kind}/{name}"
         )
         for one in scored
-        if one.cell.group in baselines
+        if one.variant.group in baselines
         for kind in KINDS
         for name in FIGURES
     }
 
 
-def paper_difference(upper: Cell, lower: Cell, figure: str) -> float | None:
-    """The paper's figure of one cell's pooler minus that of another's at the same stride."""
+def paper_difference(upper: Variant, lower: Variant, figure: str) -> float | None:
+    """The paper's figure of one variant's pooler minus that of another's at the same stride."""
     return paper.difference(
         upper.stride, (upper.pooler, upper.agg), (lower.pooler, lower.agg), figure
     )

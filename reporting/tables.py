@@ -29,7 +29,7 @@ class Table:
     Attributes:
         title: what it shows.
         columns: their headings.
-        rows: as many cells each.
+        rows: as many variants each.
         words: how many leading columns hold words; the others hold numbers.
         note: what is to be known to read it.
     """
@@ -88,19 +88,19 @@ def paper_layout(study: Study, group: Group) -> Table:
     rows = []
     missing = list(paper.ROWS.get(stride, ()))
     for one in there:
-        if (one.cell.pooler, one.cell.agg) in missing:
-            missing.remove((one.cell.pooler, one.cell.agg))
+        if (one.variant.pooler, one.variant.agg) in missing:
+            missing.remove((one.variant.pooler, one.variant.agg))
     entries: list[tuple[str, str, Scored | None]] = [
-        *((one.cell.pooler, one.cell.agg, one) for one in there),
+        *((one.variant.pooler, one.variant.agg, one) for one in there),
         *((pooler, agg, None) for pooler, agg in missing),
     ]
     order = [*paper.ROWS.get(stride, ())]
     entries.sort(key=lambda e: order.index(e[:2]) if e[:2] in order else len(order))
     for pooler, agg, found in entries:
         properties = (paper.ALIGNS.get(pooler, ""), paper.BILINEAR.get(pooler, ""))
-        name = found.cell.label.replace(f" {agg}", "", 1) if found else pooler
+        name = found.variant.label.replace(f" {agg}", "", 1) if found else pooler
         values = [mean_and_spread(found.values(f)) if found else NOTHING for f in figures]
-        status = found.cell.status if found else "not run"
+        status = found.variant.status if found else "not run"
         rows.append((name, *properties, agg, status, *values))
     table = paper.TABLES.get(stride)
     return Table(
@@ -122,19 +122,19 @@ def differences(study: Study, group: Group) -> Table:
     rows = []
     baseline = study.baselines.get(group)
     for one in study.of_group(group):
-        cell = one.cell
+        variant = one.variant
         for kind in one.kinds:
             for name in FIGURES:
                 figure = f"{kind}/{name}"
                 own = float(np.mean(one.values(figure)))
-                published = paper.value(cell.stride, cell.pooler, cell.agg, figure)
+                published = paper.value(variant.stride, variant.pooler, variant.agg, figure)
                 told: tuple[str, ...] = ("", "", "")
                 further = None
-                if baseline and baseline.cell.name != cell.name:
-                    found = study.to_baseline[cell.name, figure]
+                if baseline and baseline.variant.name != variant.name:
+                    found = study.to_baseline[variant.name, figure]
                     told = (signed(value_of(found)), bounds(found), found.verdict)
-                    further = paper_difference(cell, baseline.cell, figure)
-                ours = (cell.label, _heading(figure), number(own), *told)
+                    further = paper_difference(variant, baseline.variant, figure)
+                ours = (variant.label, _heading(figure), number(own), *told)
                 rows.append((*ours, number(published), signed(further)))
     against = study.baseline_label(group)
     note = (
@@ -165,7 +165,7 @@ def aggregations(study: Study) -> Table:
     """Average against maximum, for each pooler that was run with both."""
     rows = []
     for group in study.groups:
-        there = {(one.cell.pooler, one.cell.agg): one for one in study.of_group(group)}
+        there = {(one.variant.pooler, one.variant.agg): one for one in study.of_group(group)}
         for pooler, agg in there:
             if agg != "avg" or (pooler, "max") not in there:
                 continue
@@ -174,7 +174,7 @@ def aggregations(study: Study) -> Table:
                 for name in FIGURES:
                     figure = f"{kind}/{name}"
                     found = figure_difference(average, largest, figure)
-                    published = paper_difference(average.cell, largest.cell, figure)
+                    published = paper_difference(average.variant, largest.variant, figure)
                     lead = (study.short_name(group), pooler, _heading(figure))
                     rows.append((*lead, *_told(found), signed(published)))
     return Table(
@@ -194,16 +194,16 @@ def alignment(study: Study) -> Table:
     rows = []
     for group, baseline in study.baselines.items():
         for one in study.of_group(group):
-            if one.cell.name == baseline.cell.name:
+            if one.variant.name == baseline.variant.name:
                 continue
             for kind in one.kinds:
                 found = strictness(one, baseline, kind)
                 strict, loose = (
-                    paper_difference(one.cell, baseline.cell, f"{kind}/{name}")
+                    paper_difference(one.variant, baseline.variant, f"{kind}/{name}")
                     for name in ("AP75", "AP50")
                 )
                 published = None if strict is None or loose is None else strict - loose
-                lead = (study.short_name(group), one.cell.label, KINDS[kind])
+                lead = (study.short_name(group), one.variant.label, KINDS[kind])
                 rows.append((*lead, *_told(found), signed(published)))
     return Table(
         title="Gain in AP75 minus gain in AP50",
@@ -219,8 +219,8 @@ def sizes(study: Study) -> Table:
     figures = [f"{kind}/{name}" for kind in study.kinds for name in SIZES]
     rows = tuple(
         (
-            study.short_name(one.cell.group),
-            one.cell.label,
+            study.short_name(one.variant.group),
+            one.variant.label,
             *(mean_and_spread(one.values(figure)) for figure in figures),
         )
         for one in study.scored
@@ -239,8 +239,8 @@ def thresholds(study: Study, kind: str) -> Table:
     """AP at each IoU threshold, mean over the seeds."""
     rows = tuple(
         (
-            study.short_name(one.cell.group),
-            one.cell.label,
+            study.short_name(one.variant.group),
+            one.variant.label,
             *map(number, np.mean([curve[kind] for curve in one.curves], axis=0)),
         )
         for one in study.scored
@@ -257,18 +257,18 @@ def thresholds(study: Study, kind: str) -> Table:
 def incomplete(study: Study) -> Table:
     """Runs without a result, and why."""
     rows = tuple(
-        (run.cell, str(run.seed), run.state, run.reason)
+        (run.variant, str(run.seed), run.state, run.reason)
         for run in study.runs
         if run.state != "finished"
     )
-    return Table("Runs without a result", ("cell", "seed", "state", "reason"), rows, words=4)
+    return Table("Runs without a result", ("variant", "seed", "state", "reason"), rows, words=4)
 
 
 def costs(study: Study) -> Table:
     """What each run took."""
     rows = tuple(
         (
-            run.cell,
+            run.variant,
             str(run.seed),
             f"{run.metrics['train_seconds'] / 60:.1f}",
             str(run.metrics["steps"]),
@@ -276,4 +276,4 @@ def costs(study: Study) -> Table:
         for run in study.runs
         if run.state == "finished" and run.metrics.get("train_seconds") is not None
     )
-    return Table("Cost of each run", ("cell", "seed", "minutes", "steps"), rows, words=1)
+    return Table("Cost of each run", ("variant", "seed", "minutes", "steps"), rows, words=1)

@@ -72,7 +72,7 @@ class Tracker:
         )
 
     def session(self, hyperparameters: Mapping[str, Value], group: str) -> None:
-        """Record the run's settings; runs that share `group` (a cell's seeds) are averaged."""
+        """Record the run's settings; runs that share `group` (a variant's seeds) are averaged."""
         self._summary(session_start(hyperparameters, group), 0)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -282,7 +282,7 @@ def experiment(runs: Iterable[Mapping[str, Value]]) -> Summary:
         for figure in AP_FIGURES
     ]
     information = api_pb2.Experiment(
-        description="Runs that share a cell and differ in their seed are averaged.",
+        description="Runs that share a variant and differ in their seed are averaged.",
         time_created_secs=time.time(),
         hparam_infos=[_domain(name, values) for name, values in domains.items()],
         metric_infos=metrics,

@@ -5,10 +5,10 @@
     python scripts/ablation.py table2c --jobs 1 data.root=/data/coco schedule=modern
     python scripts/ablation.py demo --show
 
-trains the RPN, writes its proposals, trains every cell with every seed on them in one Hydra
+trains the RPN, writes its proposals, trains every variant with every seed on them in one Hydra
 multirun, and reports. What is done is skipped: the same command goes on after any interruption.
-Words `key=value` go to the RPN and to the cells. NAME is a file of configs/ablation/, or the path
-of such a file.
+Words `key=value` go to the RPN and to the variants. NAME is a file of configs/ablation/, or the
+path of such a file.
 """
 
 import argparse
@@ -41,7 +41,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 LAUNCHERS = ("joblib", "ray", "basic")
 # Words that the ablation itself gives to its runs, and how to ask for them.
 OURS = {
-    "experiment": "name the cells in a file of configs/ablation",
+    "experiment": "name the variants in a file of configs/ablation",
     "seed": "use --seeds",
     "hydra/launcher": "use --launcher",
     "run.name": "use run.root",
@@ -56,16 +56,16 @@ class Ablation:
     Attributes:
         family: folder of the runs, below `root`.
         rpn: the experiment that trains the proposals' RPN.
-        cells: the experiments that are compared.
-        seeds: each cell is trained with each.
-        words: further settings, for the RPN and the cells alike.
+        variants: the experiments that are compared.
+        seeds: each variant is trained with each.
+        words: further settings, for the RPN and the variants alike.
         root: folder of all runs.
-        launcher, jobs: what runs the cells, and how many at once.
+        launcher, jobs: what runs the variants, and how many at once.
     """
 
     family: str
     rpn: str
-    cells: tuple[str, ...]
+    variants: tuple[str, ...]
     seeds: tuple[int, ...]
     words: tuple[str, ...] = ()
     root: Path = Path("outputs")
@@ -83,7 +83,7 @@ class Ablation:
 
     @property
     def runs(self) -> list[Path]:
-        return [self.run(cell, seed) for cell in self.cells for seed in self.seeds]
+        return [self.run(variant, seed) for variant in self.variants for seed in self.seeds]
 
     @property
     def brings_proposals(self) -> bool:
@@ -108,16 +108,16 @@ def read_ablation(name: str) -> Ablation:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise InputError(f"{name}: no such ablation; choose one of {known}, or give a YAML file")
     told = OmegaConf.to_container(OmegaConf.load(file))
-    wanted = {"family", "rpn", "cells", "seeds"}
+    wanted = {"family", "rpn", "variants", "seeds"}
     if not isinstance(told, dict) or set(told) != wanted:
         raise InputError(f"{file}: has to name {', '.join(sorted(wanted))}, and nothing else")
-    return Ablation(told["family"], told["rpn"], tuple(told["cells"]), tuple(told["seeds"]))
+    return Ablation(told["family"], told["rpn"], tuple(told["variants"]), tuple(told["seeds"]))
 
 
 def settled(
     ablation: Ablation, words: Sequence[str], launcher: str, jobs: int | None
 ) -> tuple[Ablation, list[str]]:
-    """The ablation with the command line's choices, and the words for its cells alone.
+    """The ablation with the command line's choices, and the words for its variants alone.
 
     Raises:
         InputError: a word that does not exist, or that is not the user's to give.
@@ -126,14 +126,14 @@ def settled(
         if remedy := OURS.get(given.partition("=")[0].lstrip("+")):
             raise InputError(f"{given}: is the ablation's own setting; {remedy}")
     ablation = replace(ablation, words=tuple(words))
-    cell = composed("train", [f"experiment={ablation.cells[0]}", *words])
+    variant = composed("train", [f"experiment={ablation.variants[0]}", *words])
     if not ablation.brings_proposals:
         composed("train", [f"experiment={ablation.rpn}", *words])
-    on_gpu = cell.device != "cpu" and torch.cuda.is_available()
+    on_gpu = variant.device != "cpu" and torch.cuda.is_available()
     cores = len(os.sched_getaffinity(0))
     if launcher == "basic":
         jobs = 1
-    runs = len(ablation.cells) * len(ablation.seeds)
+    runs = len(ablation.variants) * len(ablation.seeds)
     jobs = jobs or (1 if on_gpu else jobs_at_once(runs, cores))
     ablation = replace(ablation, launcher=launcher, jobs=jobs)
     changed = ablation.run(ablation.rpn, 0).parent.name.removeprefix(Path(ablation.rpn).name)
@@ -141,12 +141,12 @@ def settled(
         # Other settings, other tables: they are not to be mixed with those of the plain command.
         root = Path("outputs") / changed.strip("_").replace("=", "-")
         ablation = replace(ablation, words=(*words, word("run.root", root)))
-    cell = composed("train", [f"experiment={ablation.cells[0]}", *ablation.words])
-    ablation = replace(ablation, root=Path(cell.run.root))
+    variant = composed("train", [f"experiment={ablation.variants[0]}", *ablation.words])
+    ablation = replace(ablation, root=Path(variant.run.root))
     own = []
-    if cell.threads is None and not on_gpu:
+    if variant.threads is None and not on_gpu:
         own.append(f"threads={max(cores // jobs, 1)}")
-    if not ablation.brings_proposals and Path(cell.proposals.files.train).parent != (
+    if not ablation.brings_proposals and Path(variant.proposals.files.train).parent != (
         ablation.proposals
     ):
         own += proposal_words(ablation)
@@ -159,7 +159,7 @@ def jobs_at_once(runs: int, cores: int) -> int:
 
 
 def proposal_words(ablation: Ablation) -> list[str]:
-    """What makes a cell read the proposals of the ablation's RPN."""
+    """What makes a variant read the proposals of the ablation's RPN."""
     folder = ablation.proposals
     files = {split: folder / f"{split}.safetensors" for split in ("train", "val")}
     return [word(f"proposals.files.{split}", file) for split, file in files.items()]
@@ -183,8 +183,8 @@ def dump_command(ablation: Ablation) -> list[str]:
     return program("scripts/dump_proposals.py", word("checkpoint", run))
 
 
-def cells_command(ablation: Ablation, own: Sequence[str]) -> list[str]:
-    """The one multirun: a sweep over cells and seeds."""
+def variants_command(ablation: Ablation, own: Sequence[str]) -> list[str]:
+    """The one multirun: a sweep over variants and seeds."""
     launchers = {
         # Finished runs are skipped at once; in larger batches joblib would put long ones together.
         "joblib": [f"hydra.launcher.n_jobs={ablation.jobs}", "hydra.launcher.batch_size=1"],
@@ -199,7 +199,7 @@ def cells_command(ablation: Ablation, own: Sequence[str]) -> list[str]:
     return program(
         "train.py",
         "-m",
-        f"experiment={','.join(ablation.cells)}",
+        f"experiment={','.join(ablation.variants)}",
         f"seed={','.join(map(str, ablation.seeds))}",
         f"hydra/launcher={ablation.launcher}",
         *launchers[ablation.launcher],
@@ -211,7 +211,7 @@ def cells_command(ablation: Ablation, own: Sequence[str]) -> list[str]:
 
 
 def swept(given: str) -> str:
-    """The word, where only the cells know its setting as a sweep over one value.
+    """The word, where only the variants know its setting as a sweep over one value.
 
     Hydra composes a multirun without what it sweeps over, so without the experiments, and would
     refuse there what they alone bring in.
@@ -241,7 +241,7 @@ def shown(command: Sequence[str]) -> str:
 
 
 def run_ablation(ablation: Ablation, own: Sequence[str]) -> int:
-    """Do what is not done yet; returns the exit status, 1 where a cell or a step failed."""
+    """Do what is not done yet; returns the exit status, 1 where a variant or a step failed."""
     began = time.monotonic()
     ablation.folder.mkdir(parents=True, exist_ok=True)
     with alone(ablation.folder) as lock:
@@ -254,7 +254,7 @@ def run_ablation(ablation: Ablation, own: Sequence[str]) -> int:
             elif step("2/4 proposals", dump_command(ablation), lock):
                 return 1
         title = f"3/4 {len(ablation.runs)} runs, {ablation.jobs} at once"
-        status = step(title, cells_command(ablation, own), lock, ablation.runs)
+        status = step(title, variants_command(ablation, own), lock, ablation.runs)
         failed = {run: why for run in ablation.runs if (why := why_unfinished(run))}
         if status and not failed:
             print("the sweep ended with an error although every run finished; see above")
@@ -302,7 +302,7 @@ def finished(runs: Sequence[Path]) -> int:
 def proposals_serve(ablation: Ablation) -> bool:
     """Whether the files there are of this RPN as it is now, and of the data as they are now."""
     checkpoint = load_checkpoint(ablation.run(ablation.rpn, 0) / "checkpoints" / "last.pt")
-    words = [f"experiment={ablation.cells[0]}", *ablation.words, *proposal_words(ablation)]
+    words = [f"experiment={ablation.variants[0]}", *ablation.words, *proposal_words(ablation)]
     digest = weights_digest(checkpoint.model)
     try:
         build_data(composed("train", [*words, f"proposals.files.detector={digest}"]))
@@ -350,7 +350,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("name", metavar="NAME", help="demo_quick, demo, nuclei, table2c ...")
     parser.add_argument("words", metavar="key=value", nargs="*", help="settings, see train.py")
     parser.add_argument(
-        "--jobs", type=int, help="cells at once (default: about as many as cores; 1 with a GPU)"
+        "--jobs", type=int, help="variants at once (default: about as many as cores; 1 with a GPU)"
     )
     parser.add_argument("--launcher", choices=LAUNCHERS, default="joblib")
     parser.add_argument("--seeds", nargs="+", help="instead of the file's, such as 0 1 2")
@@ -377,7 +377,7 @@ def main() -> int:
         if given.show:
             first = [] if ablation.brings_proposals else [rpn_command, dump_command]
             commands = [make(ablation) for make in first]
-            commands += [cells_command(ablation, own), report_command(ablation)]
+            commands += [variants_command(ablation, own), report_command(ablation)]
             print("\n".join(map(shown, commands)))
             return 0
         return run_ablation(ablation, own)

@@ -25,7 +25,7 @@ from data.splits import DetectionDataset
 from data.statistics import Statistics, gather_statistics
 from data.transforms import EvalTransform, TrainTransform
 from files.atomic import replacing, write_json, write_text
-from models.network import FILLED_LATER
+from models.network import LOADED_LATER
 from ops.errors import InputError
 from scripts.gallery.page import page
 from scripts.gallery.plots import DARK, LIGHT, plot_statistics, rendered
@@ -84,7 +84,7 @@ def _views(
 def mask_resolution(cfg: DictConfig, num_classes: int) -> int:
     """Cells across a mask target of the network that `cfg` describes."""
     cfg = OmegaConf.merge(  # type: ignore[assignment]
-        cfg, {"backbone": {"weights": FILLED_LATER}, "weights": None, "proposals_only": False}
+        cfg, {"backbone": {"weights": LOADED_LATER}, "weights": None, "proposals_only": False}
     )
     with torch.device("meta"):  # the parts without memory for their weights
         model = build_model(cfg, num_classes)

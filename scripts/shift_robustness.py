@@ -6,7 +6,7 @@
 
 moves validation images by 0 to stride pixels, without training anything, and writes `shift.csv`,
 `shift.md` (which says how to read it) and `shift.png` into FOLDER/shift. A family's folder stands
-for all its finished runs with a second stage; runs of a cell that differ in their seed alone
+for all its finished runs with a second stage; runs of a variant that differ in their seed alone
 become one row.
 """
 
@@ -25,7 +25,7 @@ from configuration import command_line
 from ops.errors import InputError
 from running.tracking import NAMES
 from scripts.shift.measuring import ShiftedRun, measure
-from scripts.shift.writing import ShiftedCell, write_all
+from scripts.shift.writing import ShiftedVariant, write_all
 
 IMAGES = 100
 
@@ -61,7 +61,7 @@ def probe(
     bar = tqdm(folders, "shifting", disable=not progress, unit="run")
     runs = [measure(folder, images=images, shifts=shifts, progress=progress) for folder in bar]
     base = Path(os.path.commonpath([path.resolve() for path in given]))
-    return write_all(output or base / "shift", cells_of(runs, base), runs[0].images)
+    return write_all(output or base / "shift", variants_of(runs, base), runs[0].images)
 
 
 def finished_runs(path: Path) -> list[Path]:
@@ -79,29 +79,29 @@ def finished_runs(path: Path) -> list[Path]:
     return runs
 
 
-def cells_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedCell]:
-    """The runs by cell: those that share their parent folder's name and all settings but the seed.
+def variants_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedVariant]:
+    """The runs by variant: those that share their folder's name and all settings but the seed.
 
     Args:
-        base: the folder that the cells' names are relative to.
+        base: the folder that the variants' names are relative to.
     """
-    cells: dict[tuple[str, ...], list[ShiftedRun]] = {}
+    variants: dict[tuple[str, ...], list[ShiftedRun]] = {}
     for run in runs:
         folder = run.folder.resolve()
-        cell = folder.parent if folder.name.startswith("seed") else folder
-        name = cell.relative_to(base).as_posix() if base in cell.parents else cell.name
+        variant = folder.parent if folder.name.startswith("seed") else folder
+        name = variant.relative_to(base).as_posix() if base in variant.parents else variant.name
         settings = [f"{k}={v}" for k, v in run.settings.items() if k != "seed"]
-        cells.setdefault((name, *settings), []).append(run)
-    found = [ShiftedCell(key[0], tuple(members)) for key, members in cells.items()]
+        variants.setdefault((name, *settings), []).append(run)
+    found = [ShiftedVariant(key[0], tuple(members)) for key, members in variants.items()]
     return sorted(found, key=_place_in_table)
 
 
-def _place_in_table(cell: ShiftedCell) -> tuple[int, int, bool]:
+def _place_in_table(variant: ShiftedVariant) -> tuple[int, int, bool]:
     """By stride, then in the paper's order: RoIPool, RoIWarp, RoIAlign; maximum before average."""
-    settings, order = cell.runs[0].settings, list(NAMES.values())
+    settings, order = variant.runs[0].settings, list(NAMES.values())
     pooler = str(settings["pooler"]).partition(" ")[0]
     place = order.index(pooler) if pooler in order else len(order)
-    return cell.stride, place, settings["agg"] != "max"
+    return variant.stride, place, settings["agg"] != "max"
 
 
 def _check_same_data(folders: Sequence[Path]) -> None:

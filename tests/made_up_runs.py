@@ -11,7 +11,7 @@ from files.atomic import write_json
 from judging.matches import AREAS, IOU_THRESHOLDS, Matches, average_precision, save_matches
 
 TARGETS = {"pool": "roi_pool.roi_pool", "warp": "roi_warp.roi_warp", "align": "roi_align.roi_align"}
-# Cell: pooler, aggregation, stride, mean IoU of its masks with the objects.
+# Variant: pooler, aggregation, stride, mean IoU of its masks with the objects.
 DEMO: dict[str, tuple[str, str | None, int, float]] = {
     "pool_s16": ("pool", None, 16, 0.62),
     "warp_max_s16": ("warp", "max", 16, 0.625),
@@ -80,9 +80,9 @@ def figures(matches: Matches) -> dict[str, float]:
     return {name: float(value) for name, value in {**values, **sizes}.items()}
 
 
-def configuration(cell: tuple[str, str | None, int, float], seed: int) -> dict[str, Any]:
+def configuration(variant: tuple[str, str | None, int, float], seed: int) -> dict[str, Any]:
     """What config.yaml holds, as far as a report reads it."""
-    pooler, agg, stride, _ = cell
+    pooler, agg, stride, _ = variant
     return {
         "seed": seed,
         "stride": stride,
@@ -97,7 +97,7 @@ def configuration(cell: tuple[str, str | None, int, float], seed: int) -> dict[s
 
 def write_run(
     folder: Path,
-    cell: tuple[str, str | None, int, float],
+    variant: tuple[str, str | None, int, float],
     seed: int,
     *,
     kinds: tuple[str, ...] = ("bbox", "segm"),
@@ -106,14 +106,14 @@ def write_run(
 ) -> None:
     """A finished run's folder."""
     folder.mkdir(parents=True)
-    # The network's own draw; the same for a seed and cell wherever it is called from.
+    # The network's own draw; the same for a seed and variant wherever it is called from.
     draw = np.random.default_rng([seed, *folder.parent.name.encode()])
-    quality = cell[3] + draw.normal(0, seed_noise)
+    quality = variant[3] + draw.normal(0, seed_noise)
     matches = {
         kind: made_up_matches(quality + (0.05 if kind == "bbox" else 0), draw, **sizes)
         for kind in kinds
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(configuration(cell, seed)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration(variant, seed)))
     save_matches(folder / "matches.npz", matches)
     metrics = {f"{kind}/{k}": v for kind, m in matches.items() for k, v in figures(m).items()}
     seconds = 100 + 10.5 * seed
@@ -122,14 +122,14 @@ def write_run(
 
 def write_family(
     family: Path,
-    cells: dict[str, tuple[str, str | None, int, float]] | None = None,
+    variants: dict[str, tuple[str, str | None, int, float]] | None = None,
     seeds: tuple[int, ...] = (0, 1, 2),
     **settings: Any,
 ) -> Path:
-    """All cells with all seeds, as `<family>/<cell>/seed<k>/`."""
-    for name, cell in (DEMO if cells is None else cells).items():
+    """All variants with all seeds, as `<family>/<variant>/seed<k>/`."""
+    for name, variant in (DEMO if variants is None else variants).items():
         for seed in seeds:
-            write_run(family / name / f"seed{seed}", cell, seed, **settings)
+            write_run(family / name / f"seed{seed}", variant, seed, **settings)
     return family
 
 

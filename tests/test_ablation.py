@@ -1,4 +1,4 @@
-"""The ablation from nothing to the report: its commands, a failing cell, and what a kill leaves."""
+"""The ablation from nothing to the report: its commands, a failing variant, a kill."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ops.errors import InputError
-from scripts.ablation import cells_command, main, read_ablation, settled, shown, word
+from scripts.ablation import main, read_ablation, settled, shown, variants_command, word
 
 PROJECT = Path(__file__).resolve().parent.parent
 OF_BOTH = """
@@ -43,7 +43,7 @@ defaults:
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of configurations with a family of three cells, one of which cannot pool."""
+    """A folder of configurations with a family of three variants, one of which cannot pool."""
     folder = tmp_path_factory.mktemp("configs") / "experiment/mini"
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE)
@@ -55,14 +55,14 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent.parent
 
 
-def command(family: Path, drawings: Path, root: Path, cells: str, *more: str) -> list[str]:
-    """The command line of a miniature ablation; `cells` such as "pool,align"."""
+def command(family: Path, drawings: Path, root: Path, variants: str, *more: str) -> list[str]:
+    """The command line of a miniature ablation; `variants` such as "pool,align"."""
     root.mkdir(parents=True, exist_ok=True)
     file = root / "mini.yaml"
     told = {
         "family": "mini",
         "rpn": "mini/rpn",
-        "cells": [f"mini/{cell}" for cell in cells.split(",")],
+        "variants": [f"mini/{variant}" for variant in variants.split(",")],
         "seeds": [0],
     }
     OmegaConf.save(OmegaConf.create(told), file)
@@ -79,15 +79,15 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def failure_is_told(done: subprocess.CompletedProcess[str], root: Path) -> None:
-    """The broken cell failed, says so everywhere, and the others are there."""
+    """The broken variant failed, says so everywhere, and the others are there."""
     assert done.returncode == 1, done.stdout + done.stderr
     broken = root / "mini/broken/seed0"
     reason = (broken / "FAILED").read_text()
     assert "Error: " in reason and reason.count("\n") == 1
     assert f"not finished: {broken}: {reason}" in done.stdout
     assert not (broken / "metrics.json").exists()
-    for cell in ("pool", "align"):
-        assert (root / f"mini/{cell}/seed0/metrics.json").exists()
+    for variant in ("pool", "align"):
+        assert (root / f"mini/{variant}/seed0/metrics.json").exists()
     report = (root / "mini/report/report.md").read_text()
     assert "failed" in report and reason.strip() in report
 
@@ -112,7 +112,7 @@ def test_from_nothing_to_the_report_past_a_failing_cell(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "ray"])
-def test_a_launcher_runs_cells_at_once_past_a_failing_one(
+def test_a_launcher_runs_variants_at_once_past_a_failing_one(
     family: Path, drawings: Path, tmp_path: Path, launcher: str
 ) -> None:
     pytest.importorskip(launcher)
@@ -158,7 +158,7 @@ def test_killed_three_times_it_ends_in_the_same_report(
     killed_when(words, halting, rpn_begun, whole=False)
     assert not dump_begun()
     killed_when(words, halting, dump_begun, whole=True)
-    cell_begun = [runs / f"{cell}/seed0/checkpoints/last.pt" for cell in ("pool", "align")]
+    cell_begun = [runs / f"{variant}/seed0/checkpoints/last.pt" for variant in ("pool", "align")]
     killed_when(words, halting, lambda: any(file.exists() for file in cell_begun), whole=False)
     assert not (runs / "report").exists()
 
@@ -173,9 +173,9 @@ def test_killed_three_times_it_ends_in_the_same_report(
 # The commands
 
 
-def test_the_cells_are_one_multirun() -> None:
+def test_the_variants_are_one_multirun() -> None:
     ablation, own = settled(read_ablation("demo"), ["data.root=/d"], "joblib", 2)
-    text = shown(cells_command(ablation, own))
+    text = shown(variants_command(ablation, own))
     assert text.count("train.py -m experiment=demo/pool_s16,demo/warp_max_s16,") == 1
     assert "seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2" in text
     assert text.endswith("data.root=/d")
@@ -203,7 +203,7 @@ def test_other_settings_make_other_tables() -> None:
     assert ablation.folder == Path("outputs/schedule.steps-7/demo")
     file = ablation.proposals / "train.safetensors"
     assert f"proposals.files.train='{file}'" in own
-    text = shown(cells_command(ablation, own))
+    text = shown(variants_command(ablation, own))
     assert "proposals.files.train=choice(" in text  # unknown until an experiment is chosen
     assert "schedule.steps=7 run.root=outputs/schedule.steps-7" in text
 
@@ -251,5 +251,5 @@ def test_a_mistake_is_told_before_anything_runs(name: str, words: list[str], ans
 
 def test_a_file_that_is_no_ablation(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("family: demo\ncell: [demo/pool_s16]\n")
-    with pytest.raises(InputError, match=r"mine\.yaml: has to name cells, family, rpn, seeds"):
+    with pytest.raises(InputError, match=r"mine\.yaml: has to name family, rpn, seeds, variants"):
         read_ablation(str(tmp_path / "mine.yaml"))

@@ -21,9 +21,9 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from running.tracking import Tracker, hyperparameters, pr_curves, write_family_board
 
-# Mask AP of each cell's two seeds.
+# Mask AP of each variant's two seeds.
 MASK_AP = {"pool": (20.0, 24.0), "align": (30.0, 31.0)}
-RUNS = [f"{cell}/seed{seed}" for cell in MASK_AP for seed in (0, 1)]
+RUNS = [f"{variant}/seed{seed}" for variant in MASK_AP for seed in (0, 1)]
 REPORT = "| pooler | AP |\n|---|---|\n| RoIAlign | 30.5 |\n"
 PATIENCE = 120  # seconds until TensorBoard must have read everything; normally about ten
 
@@ -48,17 +48,17 @@ def _precision() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two cells of two seeds, written as training writes them, and their board."""
+    """Two variants of two seeds, written as training writes them, and their board."""
     folder = tmp_path_factory.mktemp("outputs") / "demo"
-    for cell, figures in MASK_AP.items():
+    for variant, figures in MASK_AP.items():
         for seed, figure in enumerate(figures):
-            run = folder / cell / f"seed{seed}"
+            run = folder / variant / f"seed{seed}"
             run.mkdir(parents=True)
-            agg = {"agg": "avg"} if cell == "align" else {}
-            config = _config(f"roi_{cell}", seed, **agg)
+            agg = {"agg": "avg"} if variant == "align" else {}
+            config = _config(f"roi_{variant}", seed, **agg)
             (run / "config.yaml").write_text(yaml.safe_dump(config))
             with Tracker(run) as tracker:
-                tracker.session(hyperparameters(config), f"demo/{cell}")
+                tracker.session(hyperparameters(config), f"demo/{variant}")
                 tracker.text("config", "a configuration")
                 for step in (45, 90):
                     early = (90 - step) / 9
@@ -87,7 +87,7 @@ class _Board:
             return json.loads(answer.read())
 
     def groups(self) -> list[dict[str, Any]]:
-        """The rows of the table of hyperparameters, each an average over a cell's seeds."""
+        """The rows of the table of hyperparameters, each an average over a variant's seeds."""
         tags = ("segm/AP", "segm/APl")
         request = {
             "experimentName": "",
@@ -150,12 +150,12 @@ def test_the_experiment_names_settings_with_their_values_and_figures(board: _Boa
 def test_the_seeds_of_a_cell_are_one_row_with_averaged_figures(board: _Board) -> None:
     groups = {group["name"]: group for group in board.groups()}
     assert set(groups) == {"demo/pool", "demo/align"}
-    for cell, figures in MASK_AP.items():
-        group = groups[f"demo/{cell}"]
+    for variant, figures in MASK_AP.items():
+        group = groups[f"demo/{variant}"]
         values = {m["name"]["tag"]: m["value"] for m in group["metricValues"]}
         assert values == {"segm/AP": pytest.approx(np.mean(figures))}  # none for no objects
         sessions = {session["name"]: session for session in group["sessions"]}
-        assert set(sessions) == {f"{cell}/seed0", f"{cell}/seed1"}
+        assert set(sessions) == {f"{variant}/seed0", f"{variant}/seed1"}
         assert {session["status"] for session in sessions.values()} == {"STATUS_SUCCESS"}
 
 
@@ -235,7 +235,7 @@ def _ending(folder: Path) -> int | None:
 def test_a_run_that_fails_is_marked_until_it_goes_on(tmp_path: Path) -> None:
     def failing() -> None:
         with Tracker(tmp_path) as tracker:
-            tracker.session({"seed": 0}, "cell")
+            tracker.session({"seed": 0}, "variant")
             tracker.scalars({"train/loss": 1.0}, 1)
             raise RuntimeError("the loss is not finite")
 
@@ -243,7 +243,7 @@ def test_a_run_that_fails_is_marked_until_it_goes_on(tmp_path: Path) -> None:
         failing()
     assert _ending(tmp_path) == 2  # STATUS_FAILURE
     with Tracker(tmp_path, start_step=1) as tracker:
-        tracker.session({"seed": 0}, "cell")
+        tracker.session({"seed": 0}, "variant")
         assert _ending(tmp_path) is None
         tracker.finish()
     assert _ending(tmp_path) == 1  # STATUS_SUCCESS
@@ -253,7 +253,7 @@ def test_a_run_that_fails_is_marked_until_it_goes_on(tmp_path: Path) -> None:
 def test_what_goes_wrong_after_a_run_has_finished_does_not_mark_it_failed(tmp_path: Path) -> None:
     def late() -> None:
         with Tracker(tmp_path) as tracker:
-            tracker.session({"seed": 0}, "cell")
+            tracker.session({"seed": 0}, "variant")
             tracker.finish()
             raise RuntimeError("too late")
 

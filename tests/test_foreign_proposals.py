@@ -44,7 +44,7 @@ def written(folder: Path, value: Any, protocol: int = 4) -> Path:
 def refusal(path: Path, **options: Any) -> str:
     dataset = small_coco.read(path.parent)
     with pytest.raises(InputError) as error:
-        WithProposals(dataset, path, top=10, **options)
+        WithProposals(dataset, path, per_image=10, **options)
     text = str(error.value)
     assert text.startswith(str(path)) and "\n" not in text
     assert dataset.read(0).proposals is None
@@ -79,7 +79,7 @@ def test_every_layout_gives_the_boxes_best_first(
     tmp_path: Path, value: dict[str, Any], protocol: int
 ) -> None:
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, written(tmp_path, value, protocol), top=2)
+    dataset = WithProposals(dataset, written(tmp_path, value, protocol), per_image=2)
     for index, boxes in enumerate((TWO, FIVE)):
         found = dataset.read(index).proposals
         assert found is not None and found.dtype == torch.float32
@@ -90,7 +90,7 @@ def test_every_layout_gives_the_boxes_best_first(
 def test_an_image_may_have_none(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
     value = content(boxes=[np.zeros((0, 4)), TWO], objectness_logits=[np.zeros(0), scores_of()[1]])
-    dataset = WithProposals(dataset, written(tmp_path, value), top=10)
+    dataset = WithProposals(dataset, written(tmp_path, value), per_image=10)
     found = dataset.read(1).proposals
     assert found is not None and found.shape == (0, 4)
 
@@ -99,7 +99,7 @@ def test_boxes_a_pixel_outside_are_clipped_and_the_empty_left_out(tmp_path: Path
     over = np.array([[-1, -0.5, 31, 21], [30, 3, 31, 5], [7, 3, 7, 5]], np.float32)
     value = content(boxes=[over, TWO], objectness_logits=[np.array([3, 2, 1]), scores_of()[1]])
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, written(tmp_path, value), top=10)
+    dataset = WithProposals(dataset, written(tmp_path, value), per_image=10)
     found = dataset.read(1).proposals
     assert found is not None and found.tolist() == [[0, 0, 30, 20]]
 
@@ -171,7 +171,7 @@ def test_a_detector_that_the_file_does_not_name_cannot_be_asked_for(tmp_path: Pa
 
 def test_workers_share_what_was_read(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, written(tmp_path, content()), top=10)
+    dataset = WithProposals(dataset, written(tmp_path, content()), per_image=10)
     batches = eval_loader(dataset, EvalTransform(None), workers=2)
     found = [boxes for batch in batches for boxes in batch.proposals or []]
     assert [boxes.tolist() for boxes in found] == [TWO[::-1].tolist(), FIVE[::-1].tolist()]

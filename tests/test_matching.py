@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.matching import IGNORED, NEGATIVE, POSITIVE, Matches, match, sample
+from models.matching import IGNORED, NEGATIVE, POSITIVE, Assignment, match, subsample
 
 # Two ground truths and five boxes.
 OVERLAP = torch.tensor(
@@ -17,19 +17,21 @@ OVERLAP = torch.tensor(
 )
 
 
-def _match(overlap: Tensor, *, rescue: bool) -> Matches:
-    return match(overlap, negative_below=0.3, positive_from=0.7, rescue=rescue)
+def _match(overlap: Tensor, *, allow_low_quality: bool) -> Assignment:
+    return match(
+        overlap, negative_below=0.3, positive_from=0.7, allow_low_quality=allow_low_quality
+    )
 
 
 def test_thresholds_decide_and_the_larger_overlap_names_the_truth() -> None:
-    matches = _match(OVERLAP, rescue=False)
+    matches = _match(OVERLAP, allow_low_quality=False)
     assert matches.index.tolist() == [0, 1, 0, 0, 0]
     # 0.7 is positive ("from"), 0.3 is ignored (not "below" it).
     assert matches.label.tolist() == [POSITIVE, NEGATIVE, IGNORED, IGNORED, POSITIVE]
 
 
 def test_the_best_box_of_an_unanswered_truth_is_rescued() -> None:
-    matches = _match(OVERLAP, rescue=True)
+    matches = _match(OVERLAP, allow_low_quality=True)
     assert matches.label.tolist() == [POSITIVE, NEGATIVE, POSITIVE, IGNORED, POSITIVE]
     # It answers for the truth it overlaps most, which need not be the one that rescued it.
     assert matches.index[2] == 0
@@ -37,25 +39,25 @@ def test_the_best_box_of_an_unanswered_truth_is_rescued() -> None:
 
 def test_boxes_that_tie_for_the_best_are_all_rescued() -> None:
     overlap = torch.tensor([[0.2, 0.4, 0.4, 0.1]])
-    labels = _match(overlap, rescue=True).label.tolist()
+    labels = _match(overlap, allow_low_quality=True).label.tolist()
     assert labels == [NEGATIVE, POSITIVE, POSITIVE, NEGATIVE]
 
 
 def test_one_threshold_leaves_none_ignored() -> None:
-    matches = match(OVERLAP, negative_below=0.5, positive_from=0.5, rescue=False)
+    matches = match(OVERLAP, negative_below=0.5, positive_from=0.5, allow_low_quality=False)
     assert matches.label.tolist() == [POSITIVE, NEGATIVE, POSITIVE, NEGATIVE, POSITIVE]
 
 
-@pytest.mark.parametrize("rescue", [True, False])
-def test_without_ground_truth_all_is_background(rescue: bool) -> None:
-    matches = _match(torch.zeros(0, 4), rescue=rescue)
+@pytest.mark.parametrize("allow_low_quality", [True, False])
+def test_without_ground_truth_all_is_background(allow_low_quality: bool) -> None:
+    matches = _match(torch.zeros(0, 4), allow_low_quality=allow_low_quality)
     assert matches.label.tolist() == [NEGATIVE] * 4
     assert matches.index.tolist() == [0] * 4
     assert matches.index.dtype == torch.int64
 
 
 def test_without_boxes_there_is_nothing_to_match() -> None:
-    assert _match(torch.zeros(3, 0), rescue=False).label.shape == (0,)
+    assert _match(torch.zeros(3, 0), allow_low_quality=False).label.shape == (0,)
 
 
 def _labels(positives: int, negatives: int, ignored: int) -> Tensor:
@@ -69,7 +71,7 @@ def test_counts_and_kinds_of_what_is_drawn(
     positives: int, negatives: int, ignored: int, count: int
 ) -> None:
     label = _labels(positives, negatives, ignored)
-    positive, negative = sample(label, count=count, positive_fraction=0.25)
+    positive, negative = subsample(label, count=count, positive_fraction=0.25)
     assert len(positive) == min(positives, int(count * 0.25))
     assert len(negative) == min(negatives, count - len(positive))
     assert (label[positive] == POSITIVE).all()
@@ -83,12 +85,12 @@ def test_a_seed_repeats_the_draw_and_another_changes_it() -> None:
 
     def draw(seed: int) -> list[int]:
         torch.manual_seed(seed)
-        return torch.cat(sample(label, count=20, positive_fraction=0.5)).tolist()
+        return torch.cat(subsample(label, count=20, positive_fraction=0.5)).tolist()
 
     assert draw(3) == draw(3) != draw(4)
 
 
 def test_every_box_can_be_drawn() -> None:
     label = torch.tensor([NEGATIVE] * 8, dtype=torch.int8)
-    drawn = {int(sample(label, count=1, positive_fraction=0.5)[1]) for _ in range(300)}
+    drawn = {int(subsample(label, count=1, positive_fraction=0.5)[1]) for _ in range(300)}
     assert drawn == set(range(8))

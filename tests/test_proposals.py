@@ -43,7 +43,7 @@ def dumped(folder: Path, dataset: CocoDataset | None = None) -> Path:
 
 def refusal(path: Path, dataset: CocoDataset, **options: Any) -> str:
     with pytest.raises(InputError) as error:
-        WithProposals(dataset, path, top=10, **options)
+        WithProposals(dataset, path, per_image=10, **options)
     text = str(error.value)
     assert text.startswith(str(path)) and "\n" not in text
     return text
@@ -52,7 +52,7 @@ def refusal(path: Path, dataset: CocoDataset, **options: Any) -> str:
 def test_each_image_gets_what_was_written_for_it_best_first(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
     assert dataset.read(0).proposals is None
-    dataset = WithProposals(dataset, dumped(tmp_path, dataset), top=10, detector=DETECTOR)
+    dataset = WithProposals(dataset, dumped(tmp_path, dataset), per_image=10, detector=DETECTOR)
     for index, image_id in enumerate((2, 5)):
         found = dataset.read(index).proposals
         assert found is not None and found.dtype == torch.float32
@@ -62,7 +62,7 @@ def test_each_image_gets_what_was_written_for_it_best_first(tmp_path: Path) -> N
 
 def test_only_the_best_are_taken(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, dumped(tmp_path), top=1)
+    dataset = WithProposals(dataset, dumped(tmp_path), per_image=1)
     assert [dataset.read(i).proposals.tolist() for i in (0, 1)] == [[[4, 4, 12, 12]]] * 2  # type: ignore[union-attr]
 
 
@@ -77,7 +77,7 @@ def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=2), st.integers(0, 50))
 @settings(max_examples=20, deadline=None)
 def test_any_number_of_proposals_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, counts: list[int], top: int
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], per_image: int
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     dataset = small_coco.read(folder)
@@ -90,8 +90,8 @@ def test_any_number_of_proposals_comes_back(
     write_proposals(path, dataset, iter(records), detector=DETECTOR)
     file = open_proposals(path)
     for index, written in enumerate(records):
-        found = file.for_image(written.image_id, dataset.digest(index), top)
-        assert np.array_equal(found.numpy(), written.boxes[:top])
+        found = file.for_image(written.image_id, dataset.digest(index), per_image)
+        assert np.array_equal(found.numpy(), written.boxes[:per_image])
 
 
 def test_an_image_without_proposals_has_none_of_them(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_image_without_proposals_has_none_of_them(tmp_path: Path) -> None:
     none = Record(5, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     path = tmp_path / "a.safetensors"
     write_proposals(path, dataset, [record(2), none], detector=DETECTOR)
-    dataset = WithProposals(dataset, path, top=10)
+    dataset = WithProposals(dataset, path, per_image=10)
     found = dataset.read(1).proposals
     assert found is not None and found.shape == (0, 4)
 
@@ -116,7 +116,7 @@ def test_boxes_are_read_slice_by_slice_and_not_whole(
 
     original = MappedBoxes.__getitem__
     monkeypatch.setattr(MappedBoxes, "__getitem__", watched)
-    dataset = WithProposals(dataset, dumped(tmp_path), top=2)
+    dataset = WithProposals(dataset, dumped(tmp_path), per_image=2)
     assert all(rows.start == rows.stop for rows in taken)  # attaching looks at no box
     taken.clear()
     dataset.read(0)
@@ -144,10 +144,10 @@ def test_any_part_of_the_data_set_may_be_learned_from(tmp_path: Path) -> None:
     content["images"] = [i for i in content["images"] if i["id"] == 5]
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 5]
     part = small_coco.read(tmp_path, content)
-    part = WithProposals(part, path, top=10)
+    part = WithProposals(part, path, per_image=10)
     assert part.read(0).proposals.tolist() == BOXES[5][::-1]  # type: ignore[union-attr]
     selected = small_coco.read(tmp_path, select=Selection(count=1))
-    selected = WithProposals(selected, path, top=10)
+    selected = WithProposals(selected, path, per_image=10)
     assert selected.read(0).proposals.tolist() == BOXES[2][::-1]  # type: ignore[union-attr]
 
 
@@ -183,7 +183,7 @@ def test_order_and_outlines_of_the_annotations_make_no_other_image(tmp_path: Pat
     assert whole.fingerprint() == boxes_alone.fingerprint()
     content["annotations"].reverse()
     assert whole.fingerprint() == small_coco.read(tmp_path, content).fingerprint()
-    boxes_alone = WithProposals(boxes_alone, dumped(tmp_path, whole), top=10)
+    boxes_alone = WithProposals(boxes_alone, dumped(tmp_path, whole), per_image=10)
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_another_detector_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_replaced_while_in_use_is_refused(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, dumped(tmp_path), top=10)
+    dataset = WithProposals(dataset, dumped(tmp_path), per_image=10)
     in_worker = pickle.loads(pickle.dumps(dataset))
     write_proposals(tmp_path / "train.safetensors", dataset, map(record, (2, 5)), detector=DETECTOR)
     with pytest.raises(InputError, match=r"train\.safetensors: was replaced while in use"):
@@ -286,7 +286,7 @@ def test_what_was_there_stays_until_the_new_file_is_whole(
 
 def test_the_same_comes_out_of_any_number_of_workers(tmp_path: Path) -> None:
     dataset = small_coco.read(tmp_path)
-    dataset = WithProposals(dataset, dumped(tmp_path), top=3)
+    dataset = WithProposals(dataset, dumped(tmp_path), per_image=3)
     transform = TrainTransform(short_edges=[15, 25, 40], long_edge=80, crop=18, vertical_flip=0.5)
     found = []
     for workers in (0, 2):
@@ -315,7 +315,7 @@ def test_proposals_of_photographs_stay_on_their_objects(tmp_path: Path, shared: 
         for image_id, boxes in zip(without.image_ids, truth, strict=True)
     ]
     write_proposals(path, without, records, detector=DETECTOR)
-    dataset = WithProposals(dataset, path, top=100, detector=DETECTOR)
+    dataset = WithProposals(dataset, path, per_image=100, detector=DETECTOR)
     transform = TrainTransform(short_edges=[100, 150], long_edge=200, vertical_flip=0.5)
     batches = train_loader(dataset, transform, batch_size=4, seed=1, workers=0)
     for _ in range(3):

@@ -61,11 +61,11 @@ def _studied(family: Path, resamples: int = 100, baseline: str | None = None) ->
 
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
-    return {row["cell"]: row for row in csv.DictReader(io.StringIO(text))}
+    return {row["variant"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
-def _metrics(family: Path, cell: str, figure: str) -> list[float]:
-    files = sorted((family / cell).glob("seed*/metrics.json"))
+def _metrics(family: Path, variant: str, figure: str) -> list[float]:
+    files = sorted((family / variant).glob("seed*/metrics.json"))
     return [json.loads(file.read_text())[figure] for file in files]
 
 
@@ -194,10 +194,10 @@ def test_pipes_and_signs_survive_every_format() -> None:
 
 def test_cells_that_were_not_run_failed_or_stopped_are_shown_as_such(tmp_path: Path) -> None:
     family = write_family(tmp_path / "demo", PAIR, seeds=(0, 1))
-    for cell, seed in (("align_avg_s16", 1), ("warp_avg_s16", 0)):
-        folder = family / cell / f"seed{seed}"
+    for variant, seed in (("align_avg_s16", 1), ("warp_avg_s16", 0)):
+        folder = family / variant / f"seed{seed}"
         if not folder.exists():
-            write_run(folder, DEMO[cell], seed)
+            write_run(folder, DEMO[variant], seed)
         (folder / "metrics.json").unlink()
     (family / "warp_avg_s16/seed0/FAILED").write_text("loss is <nan>\nat step 3\n")
     study = _studied(family)
@@ -241,11 +241,11 @@ def test_boxes_without_masks_are_compared(tmp_path: Path) -> None:
 
 
 def test_runs_side_by_side_are_put_together_by_their_names(tmp_path: Path) -> None:
-    for name, cell in PAIR.items():
+    for name, variant in PAIR.items():
         for seed in (0, 1):
-            write_run(tmp_path / "outputs" / f"shapes_{name}_seed{seed}", cell, seed)
+            write_run(tmp_path / "outputs" / f"shapes_{name}_seed{seed}", variant, seed)
     study = _studied(tmp_path / "outputs")
-    assert [(s.cell.name, s.cell.seeds) for s in study.scored] == [
+    assert [(s.variant.name, s.variant.seeds) for s in study.scored] == [
         ("shapes_pool_s16", (0, 1)),
         ("shapes_align_avg_s16", (0, 1)),
     ]
@@ -258,16 +258,16 @@ def test_an_rpn_is_no_row_but_costs_something(tmp_path: Path) -> None:
     edit_config(rpn / "config.yaml", proposals_only=True, schedule={"steps": 5})
     (rpn / "matches.npz").unlink()
     study = _studied(family)
-    assert [one.cell.name for one in study.scored] == ["pool_s16", "align_avg_s16"]
+    assert [one.variant.name for one in study.scored] == ["pool_s16", "align_avg_s16"]
     text = write_report(study, tmp_path / "report")
     assert "\nrpn,0,100.0,600\n" in (tmp_path / "report" / "costs.csv").read_text()
     assert re.search(r"\| rpn +\| +0 \|", text)
 
 
 def test_cells_of_one_pooler_are_told_apart(tmp_path: Path) -> None:
-    cells = {**PAIR, "align_thirds": DEMO["align_avg_s16"]}
-    study = _studied(write_family(tmp_path / "demo", cells, seeds=(0,)))
-    assert [one.cell.label for one in study.scored] == [
+    variants = {**PAIR, "align_thirds": DEMO["align_avg_s16"]}
+    study = _studied(write_family(tmp_path / "demo", variants, seeds=(0,)))
+    assert [one.variant.label for one in study.scored] == [
         "RoIPool max",
         "RoIAlign avg (align_avg_s16)",
         "RoIAlign avg (align_thirds)",
@@ -346,5 +346,5 @@ def test_a_trained_run_leaves_what_a_report_needs(tmp_path: Path, drawings: Path
         ap = average_precision(matches[kind])
         assert 100 * np.nanmean(ap) == pytest.approx(metrics[f"{kind}/AP"], abs=1e-9)
     study = _studied(tmp_path / "demo")
-    assert [one.cell.label for one in study.scored] == ["RoIAlign avg"]
+    assert [one.variant.label for one in study.scored] == ["RoIAlign avg"]
     assert study.baselines == {}

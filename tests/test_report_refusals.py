@@ -22,7 +22,7 @@ def _studied(family: Path, baseline: str | None = None) -> Study:
     ("baseline", "told"),
     [
         ("warp", r"RoIWarp max and RoIWarp avg .*'warp avg'"),
-        ("prroi", r"none of the cells .*RoIPool"),
+        ("prroi", r"none of the variants .*RoIPool"),
     ],
 )
 def test_a_baseline_that_is_none_or_several_is_refused(

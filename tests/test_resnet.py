@@ -41,13 +41,13 @@ def test_c4_cuts_before_res5_and_c5_after_it(depth: int) -> None:
         width = 256 * EXPANSION[depth]
         assert c4.trunk(image).shape == (1, width, 6, 10)
         assert c5.trunk(image).shape == (1, 2 * width, 3, 5)
-        assert c4.top is not None
+        assert c4.roi_layers is not None
         pooled = torch.zeros(2, width, c4.pool_size, c4.pool_size)
-        assert c4.top(pooled).shape == (2, 2 * width, 7, 7)
-    assert (c4.stride, c4.channels, c4.top_channels) == (16, width, 2 * width)
-    assert (c5.stride, c5.channels, c5.top, c5.pool_size) == (32, 2 * width, None, 7)
-    assert c4.top_is_spatial
-    assert not c5.top_is_spatial
+        assert c4.roi_layers(pooled).shape == (2, 2 * width, 7, 7)
+    assert (c4.stride, c4.channels, c4.roi_channels) == (16, width, 2 * width)
+    assert (c5.stride, c5.channels, c5.roi_layers, c5.pool_size) == (32, 2 * width, None, 7)
+    assert c4.shares_maps
+    assert not c5.shares_maps
 
 
 @pytest.mark.parametrize("depth", EXPANSION)
@@ -62,7 +62,7 @@ def test_parameters_are_as_many_as_torchvisions(depth: int) -> None:
 
 def test_c4_can_leave_res5_out() -> None:
     network = narrow(res5_on_rois=False)
-    assert network.top is None
+    assert network.roi_layers is None
     assert (network.channels, network.pool_size) == (32, 7)
     assert not any(name.startswith("res5") for name, _ in network.trunk.named_parameters())
     assert run(network.trunk, torch.zeros(1, 3, 64, 96)).shape == (1, 32, 4, 6)
@@ -72,7 +72,10 @@ def test_c4_can_leave_res5_out() -> None:
 def test_res5_takes_the_grid_of_its_stride(res5_stride: int, side: int) -> None:
     network = narrow(res5_stride=res5_stride)
     assert network.pool_size == side
-    assert run(network.top, torch.zeros(2, network.channels, side, side)).shape[-2:] == (7, 7)
+    assert run(network.roi_layers, torch.zeros(2, network.channels, side, side)).shape[-2:] == (
+        7,
+        7,
+    )
 
 
 @pytest.mark.parametrize("size", [(33, 65), (100, 75)])
@@ -149,8 +152,8 @@ def test_torchvisions_file_gives_torchvisions_features(
         assert (features - c5).abs().max() < 1e-6 * c5.abs().max()
     else:
         assert (features - c4).abs().max() < 1e-6 * c4.abs().max()
-        assert ours.top is not None
-        top = run(ours.top.double().eval(), features)
+        assert ours.roi_layers is not None
+        top = run(ours.roi_layers.double().eval(), features)
         assert (top - c5).abs().max() < 1e-6 * c5.abs().max()
 
 

@@ -72,7 +72,7 @@ def proposals(count: int = 40, jitter: float = 4.0) -> Tensor:
 
 def test_sampled_rois_have_the_foreground_first_with_its_truth() -> None:
     heads = make_heads(batch_per_image=32, positive_fraction=0.25)
-    rois = heads.sample(proposals(), TARGET)
+    rois = heads.sample_rois(proposals(), TARGET)
     assert rois.boxes.shape == (32, 4)
     assert rois.truth.shape == (8, 4)
     assert (rois.labels[:8] < CLASSES).all()
@@ -87,13 +87,13 @@ def test_sampled_rois_have_the_foreground_first_with_its_truth() -> None:
 
 
 def test_objects_are_rois_themselves_even_without_proposals() -> None:
-    rois = make_heads(positive_fraction=1.0).sample(torch.zeros(0, 4), TARGET)
+    rois = make_heads(positive_fraction=1.0).sample_rois(torch.zeros(0, 4), TARGET)
     assert sorted(rois.boxes.tolist()) == sorted(TRUTH.tolist())
     assert torch.equal(rois.boxes, rois.truth)
 
 
 def test_an_image_without_objects_has_background_alone() -> None:
-    rois = make_heads(batch_per_image=16).sample(proposals(), NO_TARGET)
+    rois = make_heads(batch_per_image=16).sample_rois(proposals(), NO_TARGET)
     assert rois.labels.tolist() == [CLASSES] * 16
     assert rois.truth.shape == (0, 4)
     assert rois.masks == ()
@@ -101,7 +101,7 @@ def test_an_image_without_objects_has_background_alone() -> None:
 
 def test_without_masks_no_outline_is_needed() -> None:
     target = Target(TRUTH, LABELS)
-    assert make_heads(mask=False).sample(proposals(), target).masks == ()
+    assert make_heads(mask=False).sample_rois(proposals(), target).masks == ()
 
 
 def test_losses_of_a_head_that_knows_all_are_next_to_nothing() -> None:

@@ -28,8 +28,8 @@ from scripts.shift.measuring import (
     places_read,
     shifted,
 )
-from scripts.shift.writing import ShiftedCell, Spread, as_csv, as_markdown
-from scripts.shift_robustness import cells_of, finished_runs, main, probe
+from scripts.shift.writing import ShiftedVariant, Spread, as_csv, as_markdown
+from scripts.shift_robustness import finished_runs, main, probe, variants_of
 from train import train
 
 STRIDE = 16
@@ -147,9 +147,11 @@ def test_what_rounds_jumps_by_pixels_and_not_at_a_whole_stride(op) -> None:  # t
 def family(tmp_path_factory: pytest.TempPathFactory, drawings: Path) -> Path:
     """RoIPool with two seeds and RoIAlign with one, two steps each."""
     folder = tmp_path_factory.mktemp("outputs") / "family"
-    for cell, seed in (("pool", 0), ("pool", 1), ("align", 0)):
-        run = folder / f"{cell}_s16/seed{seed}"
-        train(short_run(run, drawings, f"pooler={cell}", f"seed={seed}", "roi.score_threshold=0"))
+    for variant, seed in (("pool", 0), ("pool", 1), ("align", 0)):
+        run = folder / f"{variant}_s16/seed{seed}"
+        train(
+            short_run(run, drawings, f"pooler={variant}", f"seed={seed}", "roi.score_threshold=0")
+        )
     (folder / "pool_s16/seed2").mkdir()  # begun and not finished
     (folder / "pool_s16/seed2/config.yaml").write_text("seed: 2\n")
     return folder
@@ -172,10 +174,10 @@ def test_a_family_becomes_a_table_a_page_and_a_plot(family: Path) -> None:
     assert paths == [family / f"shift/shift.{form}" for form in ("csv", "md", "png")]
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
-    told = [(r["cell"], r["pooler"], r["agg"], r["seeds"], r["shift"]) for r in rows]
+    told = [(r["variant"], r["pooler"], r["agg"], r["seeds"], r["shift"]) for r in rows]
     assert told == [
-        (cell, pooler, agg, seeds, shift)
-        for cell, pooler, agg, seeds in (
+        (variant, pooler, agg, seeds, shift)
+        for variant, pooler, agg, seeds in (
             ("pool_s16", "RoIPool", "max", "2"),
             ("align_s16", "RoIAlign", "avg", "1"),
         )
@@ -263,21 +265,21 @@ def test_runs_on_other_data_are_refused(family: Path, tmp_path: Path) -> None:
 # Tables
 
 
-def _run(cell: str, seed: int, aps: list[float]) -> ShiftedRun:
+def _run(variant: str, seed: int, aps: list[float]) -> ShiftedRun:
     settings = {"pooler": "RoIPool", "agg": "max", "backbone": "vgg16", "stride": 16, "seed": seed}
     figures = {
         shift: {"bbox/AP": ap, "feature_change": 2.0 * shift, "jump": float(shift)}
         for shift, ap in zip((0, 4, 8, 16), aps, strict=True)
     }
-    return ShiftedRun(Path(cell) / f"seed{seed}", settings, 10, figures)
+    return ShiftedRun(Path(variant) / f"seed{seed}", settings, 10, figures)
 
 
 def test_seeds_are_averaged_and_the_whole_stride_counts_as_control() -> None:
     runs = [_run("pool", 0, [40, 30, 34, 40]), _run("pool", 1, [44, 34, 42, 44])]
-    (cell,) = cells_of(runs, Path.cwd())
-    assert cell.at(0, "bbox/AP") == Spread(42.0, pytest.approx(np.sqrt(8)))
-    assert cell.over_shifts("bbox/AP", np.mean) == Spread(35.0, pytest.approx(np.sqrt(18)))
-    (row,) = [line for line in as_markdown([cell], 10).splitlines() if "| pool |" in line]
+    (variant,) = variants_of(runs, Path.cwd())
+    assert variant.at(0, "bbox/AP") == Spread(42.0, pytest.approx(np.sqrt(8)))
+    assert variant.over_shifts("bbox/AP", np.mean) == Spread(35.0, pytest.approx(np.sqrt(18)))
+    (row,) = [line for line in as_markdown([variant], 10).splitlines() if "| pool |" in line]
     assert row == (
         "| RoIPool max | pool | 2 | boxes | 42.00 ± 2.83 | 35.00 ± 4.24 | 6.00 ± 2.83 "
         "| 12.00 ± 0.00 | 32.00 ± 0.00 | 6.00 ± 0.00 |"
@@ -288,8 +290,11 @@ def test_a_figure_that_a_cell_lacks_is_an_empty_field() -> None:
     with_masks = _run("a", 0, [40, 30, 34, 40])
     for values in with_masks.figures.values():
         values["segm/AP"] = 30.0
-    cells = [ShiftedCell("a", (with_masks,)), ShiftedCell("b", (_run("b", 0, [1, 2, 3, 4]),))]
-    rows = list(csv.DictReader(as_csv(cells).splitlines()))
+    variants = [
+        ShiftedVariant("a", (with_masks,)),
+        ShiftedVariant("b", (_run("b", 0, [1, 2, 3, 4]),)),
+    ]
+    rows = list(csv.DictReader(as_csv(variants).splitlines()))
     assert [row["segm/AP"] for row in rows] == ["30"] * 4 + [""] * 4
     assert [row["bbox/AP"] for row in rows] == ["40", "30", "34", "40", "1", "2", "3", "4"]
 

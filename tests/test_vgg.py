@@ -24,13 +24,13 @@ def test_shapes_and_parameters_are_those_of_vgg16(stride: int) -> None:
         network = vgg16(stride=stride)
         theirs = tv_models.vgg16()
         features = network.trunk(torch.zeros(1, 3, 96, 160))
-        assert network.top is not None
-        vectors = network.top(torch.zeros(2, 512, 7, 7))
+        assert network.roi_layers is not None
+        vectors = network.roi_layers(torch.zeros(2, 512, 7, 7))
     assert features.shape == (1, 512, 96 // stride, 160 // stride)
     assert vectors.shape == (2, 4096)
-    assert (network.channels, network.pool_size, network.top_channels) == (512, 7, 4096)
-    assert not network.top_is_spatial
-    parts = nn.ModuleList([network.trunk, network.top])
+    assert (network.channels, network.pool_size, network.roi_channels) == (512, 7, 4096)
+    assert not network.shares_maps
+    parts = nn.ModuleList([network.trunk, network.roi_layers])
     count = sum(p.numel() for p in theirs.parameters())
     without_classifier = count - sum(p.numel() for p in theirs.classifier[6].parameters())
     assert sum(p.numel() for p in parts.parameters()) == without_classifier
@@ -68,8 +68,8 @@ def test_torchvisions_file_gives_torchvisions_features(
     expected = pool5 if stride == 32 else run(theirs.features[:-1], x)
     assert torch.allclose(features, expected, rtol=1e-6, atol=1e-9)
     # At 224 pixels pool5 is the 7x7 that fc6 reads, so the whole of both networks can be compared.
-    assert ours.top is not None
-    vectors = run(ours.top.double().eval(), pool5)
+    assert ours.roi_layers is not None
+    vectors = run(ours.roi_layers.double().eval(), pool5)
     fc7 = run(theirs.classifier[:6], pool5.flatten(1))
     assert torch.allclose(vectors, fc7, rtol=1e-6, atol=1e-9)
 
@@ -102,8 +102,8 @@ def test_frozen_stages_take_no_gradient(narrow_file: tuple[nn.Module, Path], sta
     last = STAGE_ENDS[stages - 1] if stages else 0
     assert frozen == {i for i in convolutions if i < last}
     assert len(frozen) == (0, 2, 4, 7, 10, 13)[stages]
-    assert network.top is not None
-    assert all(p.requires_grad for p in network.top.parameters())
+    assert network.roi_layers is not None
+    assert all(p.requires_grad for p in network.roi_layers.parameters())
 
 
 def test_random_filters_are_never_frozen() -> None:

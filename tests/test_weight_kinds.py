@@ -141,9 +141,9 @@ def test_torchvisions_detector_gives_its_backbone(tmp_path: Path, old: bool) -> 
 def test_a_detectors_backbone_serves_at_either_stride(shared: Path) -> None:
     path = shared / "golden" / "c4_align" / "weights.pkl"
     c4, c5 = narrow(16, weights=str(path)), narrow(32, weights=str(path))
-    assert c4.top is not None
+    assert c4.roi_layers is not None
     assert torch.equal(
-        c4.top.state_dict()["0.conv1.weight"], c5.trunk.state_dict()["res5.0.conv1.weight"]
+        c4.roi_layers.state_dict()["0.conv1.weight"], c5.trunk.state_dict()["res5.0.conv1.weight"]
     )
     assert c4.statistics == c5.statistics == MSRA
     without = narrow(16, weights=str(path), res5_on_rois=False)
@@ -196,7 +196,7 @@ def test_what_no_shape_shows_is_compared_with_the_file(shared: Path, setting: st
 
 def test_dc5_is_res5_with_its_strides_turned_into_holes() -> None:
     dc5, c5 = narrow(16, res5_dilation=2), narrow(32)
-    assert (dc5.top, dc5.stride, dc5.channels) == (None, 16, c5.channels)
+    assert (dc5.roi_layers, dc5.stride, dc5.channels) == (None, 16, c5.channels)
     dc5.trunk.load_state_dict(randomised(c5.trunk).state_dict())
     first = c5.trunk.res5[0]
     first.shortcut.conv.stride = (1, 1)

@@ -54,15 +54,15 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class ShiftedCell:
-    """The runs of one cell, which differ in their seed alone."""
+class ShiftedVariant:
+    """The runs of one variant, which differ in their seed alone."""
 
     name: str
     runs: tuple[ShiftedRun, ...]
 
     @property
     def stride(self) -> int:
-        """Image pixels per feature cell."""
+        """Image pixels per feature variant."""
         return int(self.runs[0].settings["stride"])
 
     @property
@@ -93,7 +93,7 @@ class ShiftedCell:
         return Spread.over([reduce([r.figures[s][figure] for s in between]) for r in self.runs])
 
 
-def write_all(folder: Path, cells: Sequence[ShiftedCell], images: int) -> list[Path]:
+def write_all(folder: Path, variants: Sequence[ShiftedVariant], images: int) -> list[Path]:
     """Write shift.csv, shift.md and shift.png into `folder`; returns their paths.
 
     Args:
@@ -101,44 +101,46 @@ def write_all(folder: Path, cells: Sequence[ShiftedCell], images: int) -> list[P
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"shift.{form}" for form in ("csv", "md", "png")]
-    write_text(paths[0], as_csv(cells))
-    write_text(paths[1], as_markdown(cells, images))
-    plot(cells, paths[2])
+    write_text(paths[0], as_csv(variants))
+    write_text(paths[1], as_markdown(variants, images))
+    plot(variants, paths[2])
     return paths
 
 
-def as_csv(cells: Sequence[ShiftedCell]) -> str:
-    """One row a cell and shift: each figure's mean over seeds, and its standard deviation."""
-    figures = list(dict.fromkeys(f for cell in cells for f in cell.runs[0].figures[0]))
+def as_csv(variants: Sequence[ShiftedVariant]) -> str:
+    """One row a variant and shift: each figure's mean over seeds, and its standard deviation."""
+    figures = list(dict.fromkeys(f for variant in variants for f in variant.runs[0].figures[0]))
     text = io.StringIO()
     columns = [name for figure in figures for name in (figure, f"{figure}/sd")]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cell", "pooler", "agg", "backbone", "stride", "seeds", "shift", *columns])
-    for cell in cells:
-        settings = [cell.runs[0].settings[key] for key in ("pooler", "agg", "backbone", "stride")]
-        for shift in cell.shifts:
+    writer.writerow(["variant", "pooler", "agg", "backbone", "stride", "seeds", "shift", *columns])
+    for variant in variants:
+        settings = [
+            variant.runs[0].settings[key] for key in ("pooler", "agg", "backbone", "stride")
+        ]
+        for shift in variant.shifts:
             values: list[float | None] = []
             for figure in figures:
-                absent = figure not in cell.runs[0].figures[shift]
-                spread = Spread(float("nan"), None) if absent else cell.at(shift, figure)
+                absent = figure not in variant.runs[0].figures[shift]
+                spread = Spread(float("nan"), None) if absent else variant.at(shift, figure)
                 values += [None if absent else spread.mean, spread.sd]
             cut = ["" if value is None else f"{value:.6g}" for value in values]
-            writer.writerow([cell.name, *settings, len(cell.runs), shift, *cut])
+            writer.writerow([variant.name, *settings, len(variant.runs), shift, *cut])
     return text.getvalue()
 
 
-def as_markdown(cells: Sequence[ShiftedCell], images: int) -> str:
-    """One table a stride, one row a cell."""
+def as_markdown(variants: Sequence[ShiftedVariant], images: int) -> str:
+    """One table a stride, one row a variant."""
     lines = ["# Shifted images", "", f"{images} validation images.", "", EXPLANATION]
-    for stride in sorted({cell.stride for cell in cells}):
-        rows = [cell for cell in cells if cell.stride == stride]
+    for stride in sorted({variant.stride for variant in variants}):
+        rows = [variant for variant in variants if variant.stride == stride]
         shifts = ", ".join(map(str, rows[0].shifts))
         lines += [
             f"## Stride {stride}",
             "",
             f"Shifts of {shifts} pixels.",
             "",
-            "| pooler | cell | seeds | AP of | unshifted | shifted | range | features, % "
+            "| pooler | variant | seeds | AP of | unshifted | shifted | range | features, % "
             "| whole stride, % | jump, pixels |",
             "|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
             *map(_row, rows),
@@ -147,32 +149,34 @@ def as_markdown(cells: Sequence[ShiftedCell], images: int) -> str:
     return "\n".join(lines)
 
 
-def _row(cell: ShiftedCell) -> str:
-    ap = f"{cell.kind}/AP"
-    whole = cell.at(cell.stride, "feature_change") if cell.stride in cell.shifts else None
+def _row(variant: ShiftedVariant) -> str:
+    ap = f"{variant.kind}/AP"
+    whole = (
+        variant.at(variant.stride, "feature_change") if variant.stride in variant.shifts else None
+    )
     values = [
-        cell.at(0, ap),
-        cell.over_shifts(ap, np.mean),
-        cell.over_shifts(ap, np.ptp),
-        cell.over_shifts("feature_change", np.mean),
+        variant.at(0, ap),
+        variant.over_shifts(ap, np.mean),
+        variant.over_shifts(ap, np.ptp),
+        variant.over_shifts("feature_change", np.mean),
         whole,
-        cell.over_shifts("jump", np.mean),
+        variant.over_shifts("jump", np.mean),
     ]
     texts = ["-" if value is None else str(value) for value in values]
-    kind = {"segm": "masks", "bbox": "boxes"}[cell.kind]
-    return f"| {' | '.join([cell.label, cell.name, str(len(cell.runs)), kind, *texts])} |"
+    kind = {"segm": "masks", "bbox": "boxes"}[variant.kind]
+    return f"| {' | '.join([variant.label, variant.name, str(len(variant.runs)), kind, *texts])} |"
 
 
-def plot(cells: Sequence[ShiftedCell], path: Path) -> None:
-    """One row of panels a stride: AP, features and jump against the shift, one line a cell."""
-    strides = sorted({cell.stride for cell in cells})
+def plot(variants: Sequence[ShiftedVariant], path: Path) -> None:
+    """One row of panels a stride: AP, features and jump against the shift, one line a variant."""
+    strides = sorted({variant.stride for variant in variants})
     figure = Figure(figsize=(13, 3.6 * len(strides)), layout="tight")
     grid = figure.subplots(len(strides), len(PANELS), squeeze=False)
     for stride, axes in zip(strides, grid, strict=True):
-        rows = [cell for cell in cells if cell.stride == stride]
+        rows = [variant for variant in variants if variant.stride == stride]
         for panel, ax in zip(PANELS, axes, strict=True):
-            for cell in rows:
-                _line(ax, cell, f"{cell.kind}/AP" if panel == "AP" else panel)
+            for variant in rows:
+                _line(ax, variant, f"{variant.kind}/AP" if panel == "AP" else panel)
             kind = {"segm": "mask", "bbox": "box"}[rows[0].kind]
             ax.set_title(PANELS[panel].format(kind), fontsize=11)
             ax.set_xlabel(f"shift in pixels (stride {stride})")
@@ -187,12 +191,14 @@ def plot(cells: Sequence[ShiftedCell], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def _line(ax: Axes, cell: ShiftedCell, figure: str) -> None:
-    spreads = [cell.at(shift, figure) for shift in cell.shifts]
+def _line(ax: Axes, variant: ShiftedVariant, figure: str) -> None:
+    spreads = [variant.at(shift, figure) for shift in variant.shifts]
     mean = np.array([spread.mean for spread in spreads])
     sd = np.array([spread.sd or 0.0 for spread in spreads])
-    settings = cell.runs[0].settings
+    settings = variant.runs[0].settings
     colour = COLOURS.get(str(settings["pooler"]), OTHER)[0]
     dashes = "--" if settings["agg"] == "max" and settings["pooler"] != "RoIPool" else "-"
-    ax.plot(cell.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=cell.label)
-    ax.fill_between(cell.shifts, mean - sd, mean + sd, color=colour, alpha=0.15, lw=0)
+    ax.plot(
+        variant.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=variant.label
+    )
+    ax.fill_between(variant.shifts, mean - sd, mean + sd, color=colour, alpha=0.15, lw=0)
