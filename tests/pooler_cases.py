@@ -13,7 +13,8 @@ from torch import Tensor
 from ops.prroi_pool import prroi_pool
 from ops.roi_align import pooled, roi_align
 from ops.roi_plan import grid
-from ops.roi_pool import cells, roi_pool
+from ops.roi_pool import plan as pool_plan
+from ops.roi_pool import roi_pool
 from ops.roi_warp import roi_warp
 
 Pooler = Callable[..., Tensor]
@@ -45,7 +46,7 @@ def planned_roi_pool(
     features: Tensor, rois: Tensor, size: int | tuple[int, int], scale: float
 ) -> Tensor:
     """RoIPool by its plan, which small maps on a CPU do without."""
-    return pooled(features, cells(grid(features, rois, size, scale), "caffe"), "max")
+    return pooled(features, pool_plan(grid(features, rois, size, scale), "caffe"), "max")
 
 
 def _mnc_max(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
