@@ -111,6 +111,20 @@ POOLERS = {
         about="It takes no points. Each bin is the exact mean of the interpolated map over its "
         "area, in a frame that is half a cell off.",
     ),
+    "crop": Pooler(
+        title="Crop and resize",
+        op="ops.crop_resize.crop_resize",
+        rounds="nothing rounded, edge to edge",
+        aligns=False,
+        bilinear=True,
+        samples=True,
+        agg="max",
+        colour=("#7a6a00", "#d8c84a"),
+        source="tf.image.crop_and_resize, as in tf-faster-rcnn",
+        about="It rounds nothing, but spreads its points from edge to edge of the box in a frame "
+        "that is half a cell off, so that everything is read to the lower right. Beyond the "
+        "centres of the border cells it reads 0.",
+    ),
 }
 OTHER_COLOUR = ("#555555", "#bbbbbb")  # of a pooler that is not in the table
 BY_TITLE = {pooler.title: pooler for pooler in POOLERS.values()}

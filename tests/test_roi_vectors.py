@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.crop_resize import crop_resize
 from ops.prroi_pool import prroi_pool
 from ops.roi_align import roi_align
 from ops.roi_pool import roi_pool
@@ -343,3 +344,43 @@ def test_an_empty_box_gives_zeros_and_no_gradient():
     assert pooled.shape == (1, 2, 7, 7)
     assert not pooled.any()
     assert not features.grad.any()
+
+
+class TestCropAndResize:
+    """Corner-aligned samples, ends included, zero outside the map; then the largest of 2 x 2."""
+
+    def test_a_ramp_gives_each_bins_last_sample(self) -> None:
+        # The box is 1 .. 10 by 2 .. 9 in cells: six samples an axis, 1.8 and 1.4 cells apart.
+        found = crop_resize(RAMP, roi(32, 64, 320, 288), 3, 1 / 32)
+        rows, columns = (
+            [start + step * k for k in (1, 3, 5)] for start, step in ((2, 1.4), (1, 1.8))
+        )
+        same(found, outer([16 * y for y in rows], columns))
+
+    def test_one_bin_reads_the_four_corners(self) -> None:
+        same(crop_resize(RAMP, roi(32, 64, 320, 288), 1, 1 / 32), 16 * 9 + 10)
+
+    def test_samples_beyond_the_border_cells_centres_are_zero(self) -> None:
+        found = crop_resize(-torch.ones_like(RAMP), roi(0, 0, 16 * 32, 15 * 32), 2, 1 / 32)
+        same(
+            found, [[-1, 0], [-1, 0]]
+        )  # the last column of samples lies at 16, the last cell at 15
+
+    def test_inside_the_map_it_is_grid_sample_with_aligned_corners(self) -> None:
+        features = torch.randn(1, 3, 9, 12, dtype=torch.float64)
+        found = crop_resize(features, roi(8, 16, 80, 60), 5, 1 / 8)  # 1 .. 10 by 2 .. 7.5 in cells
+        x = torch.linspace(1, 10, 10, dtype=torch.float64) / 11 * 2 - 1
+        y = torch.linspace(2, 7.5, 10, dtype=torch.float64) / 8 * 2 - 1
+        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+        sampled = F.grid_sample(features, places, mode="bilinear", align_corners=True)
+        torch.testing.assert_close(found, F.max_pool2d(sampled, 2))
+
+    def test_it_reads_half_a_cell_below_and_right_of_roi_align(self) -> None:
+        box = roi(64, 64, 256, 256)
+        corner = crop_resize(RAMP, box, 4, 1 / 32).mean() - roi_align(RAMP, box, 4, 1 / 32).mean()
+        assert corner > 0.5 * (16 + 1)  # half a cell on both axes, and the maximum above the mean
+
+    def test_gradients_reach_features_and_boxes(self) -> None:
+        features = torch.randn(1, 2, 7, 8, dtype=torch.float64, requires_grad=True)
+        boxes = roi(9.3, 7.1, 40.2, 37.9).requires_grad_()
+        assert torch.autograd.gradcheck(lambda f, b: crop_resize(f, b, 3, 1 / 8), (features, boxes))
