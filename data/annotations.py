@@ -137,7 +137,7 @@ def read_annotations(
         if masks and entry.get("segmentation") is None:
             raise InputError(
                 f"{path}: annotation {id_} has no `segmentation`; export the masks too, or train "
-                f"boxes alone (data.masks=false)"
+                f"boxes alone (mask=false)"
             )
         try:
             box = _read_box(entry.get("bbox"), sizes[image_id])
@@ -156,6 +156,7 @@ def read_annotations(
             f"{path}: no usable annotation among {len(document['annotations'])}"
             + (f" ({problems.describe()})" if problems.left_out else "")
             + "; correct them or name another file"
+            + (", or train boxes alone (mask=false)" if masks and _outlines_alone(problems) else "")
         )
     entries = []
     for id_ in sorted(images):
@@ -163,6 +164,12 @@ def read_annotations(
         digest = _digest((id_, name, *sizes[id_]), stated[id_])
         entries.append(ImageEntry(id_, name, *sizes[id_], tuple(kept[id_]), digest))
     return categories, entries, problems
+
+
+def _outlines_alone(problems: Problems) -> bool:
+    """Whether boxes could be used of all that was left out."""
+    reasons = problems.left_out
+    return bool(reasons) and not any("box" in reason for reason in reasons)
 
 
 def _digest(image: tuple[object, ...], boxes: list[tuple[float, ...]]) -> bytes:

@@ -85,6 +85,11 @@ class CocoDataset(Dataset[Sample]):
             self.annotations_file, masks=masks
         )
         _check_files(entries, self.folder, self.annotations_file)
+        if all(a.crowd for entry in entries for a in entry.annotations):
+            raise InputError(
+                f"{self.annotations_file}: every annotation is a crowd region (iscrowd=1), which "
+                "nothing is learned from; export single objects, or set `iscrowd` to 0"
+            )
         if not keep_empty:
             entries = [entry for entry in entries if entry.objects]
         if select is not None:

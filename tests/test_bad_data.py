@@ -106,7 +106,7 @@ def _change(key: str, value: object, position: int = 0) -> Callable[[dict[str, A
         (_change("image_id", 99), ("annotation 11", "image 99", "remove the annotation")),
         (_change("image_id", [1]), ("annotation 11", "image [1]", "remove the annotation")),
         (_change("category_id", 90), ("annotation 11", "category 90", "add the category")),
-        (_change("segmentation", None), ("annotation 11", "segmentation", "data.masks=false")),
+        (_change("segmentation", None), ("annotation 11", "segmentation", "mask=false")),
         (_change("id", 12), ("id 12 occurs twice", "`annotations`")),
         (_change("id", "x"), ("annotations[0]", "'x'", "number them")),
         (lambda c: c["images"][0].update(id=2), ("id 2 occurs twice", "`images`")),

@@ -19,7 +19,7 @@ def area() -> Grid:
     return grid(torch.zeros(1, 1, 16, 16), BOX, 3, 1 / 32)
 
 
-def close(actual: torch.Tensor, expected: list[float], tolerance: float = 1e-6) -> None:
+def assert_close(actual: torch.Tensor, expected: list[float], tolerance: float = 1e-6) -> None:
     expected_tensor = torch.tensor(expected, dtype=actual.dtype)
     torch.testing.assert_close(actual.flatten(), expected_tensor, rtol=0, atol=tolerance)
 
@@ -39,22 +39,22 @@ def test_the_box_lies_on_the_map_off_the_grid(area):
     x1, y1, x2, y2 = area.boxes[0].tolist()
     assert (x1, y1, x2, y2) == (9.25, 6, 15.5, 10.53125)
     plan = align_plan(area, 2, aligned=True)
-    close(plan.columns.bins[0], [9.25, 11.333333, 11.333333, 13.416667, 13.416667, 15.5])
-    close(plan.rows.bins[0], [6, 7.510417, 7.510417, 9.020833, 9.020833, 10.53125])
+    assert_close(plan.columns.bins[0], [9.25, 11.333333, 11.333333, 13.416667, 13.416667, 15.5])
+    assert_close(plan.rows.bins[0], [6, 7.510417, 7.510417, 9.020833, 9.020833, 10.53125])
 
 
 def test_thirds_give_the_36_points(area):
     plan = align_plan(area, 2, aligned=True, placement="thirds")
     xs = [9.944444, 10.638889, 12.027778, 12.722222, 14.111111, 14.805556]
     ys = [6.503472, 7.006944, 8.013889, 8.517361, 9.524306, 10.027778]
-    close(plan.columns.points, xs)
-    close(plan.rows.points, ys)
+    assert_close(plan.columns.points, xs)
+    assert_close(plan.rows.points, ys)
 
 
 def test_two_samples_lie_at_the_quarters_of_a_bin(area):
     plan = align_plan(area, 2, aligned=True)
-    close(plan.columns.points, [9.770833, 10.8125, 11.854167, 12.895833, 13.9375, 14.979167])
-    close(plan.rows.points, [6.377604, 7.132812, 7.888021, 8.643229, 9.398438, 10.153646])
+    assert_close(plan.columns.points, [9.770833, 10.8125, 11.854167, 12.895833, 13.9375, 14.979167])
+    assert_close(plan.rows.points, [6.377604, 7.132812, 7.888021, 8.643229, 9.398438, 10.153646])
 
 
 def test_adaptive_sampling_takes_a_sample_per_cell_begun(area):
@@ -77,7 +77,7 @@ def test_neighbours_and_weights_of_the_first_bins_points(area, k, m, cells_xy, w
     plan = align_plan(area, 2, aligned=True, placement="thirds")
     rows, columns = plan.rows, plan.columns
     assert (columns.cells[0, 0, m].tolist(), rows.cells[0, 0, k].tolist()) == cells_xy
-    close(rows.weights[0, 0, k][:, None] * columns.weights[0, 0, m], weights)
+    assert_close(rows.weights[0, 0, k][:, None] * columns.weights[0, 0, m], weights)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_floor_bins_drop_the_remainder(area):
 
 def test_mncs_samples_lie_at_the_corners_of_the_bins(area):
     plan = warp_plan(area, 1, mode="mnc")
-    close(plan.columns.points - 0.5, [9, 11.333333, 13.666667])
-    close(plan.rows.points - 0.5, [6, 7.666667, 9.333333])
+    assert_close(plan.columns.points - 0.5, [9, 11.333333, 13.666667])
+    assert_close(plan.rows.points - 0.5, [6, 7.666667, 9.333333])
 
 
 @pytest.mark.parametrize(
