@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 
 from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
 from data.images import read_image
-from data.outlines import as_segmentation
+from data.outlines import as_coco, as_segmentation
 from data.splits import DataSplits, from_settings
 from data.transforms import EvalTransform, TrainTransform
-from ops import rle
 from ops.errors import InputError
 from ops.structures import Sample, Target
 
@@ -186,11 +185,8 @@ class CocoDataset(Dataset[Sample]):
             "area": annotation.area,
             "iscrowd": int(annotation.crowd),
         }
-        if isinstance(annotation.outline, tuple):
-            coco["segmentation"] = [ring.ravel().tolist() for ring in annotation.outline]
-        elif annotation.outline is not None:
-            counts = rle.compress(annotation.outline)
-            coco["segmentation"] = {"size": [entry.height, entry.width], "counts": counts}
+        if annotation.outline is not None:
+            coco["segmentation"] = as_coco(annotation.outline, (entry.height, entry.width))
         return coco
 
     def describe(self, most: int | None = 5) -> str:
