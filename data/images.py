@@ -73,11 +73,11 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 
 
-def check_header(path: Path, size: tuple[int, int]) -> None:
-    """Hold the size in a file's header against `size`, without decoding its pixels.
+def header_size(path: Path) -> tuple[int, int]:
+    """(height, width) in a file's header, EXIF orientation applied; most kinds are not decoded.
 
     Raises:
-        InputError: as `read_image`, except that damage behind the header goes unseen.
+        InputError: as `decode`, except that damage behind the header goes unseen.
     """
     try:
         with Image.open(path) as image:
@@ -89,8 +89,14 @@ def check_header(path: Path, size: tuple[int, int]) -> None:
                 height, width = decode(path).shape[:2]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         height, width = decode(path).shape[:2]  # what Pillow cannot open, OpenCV may
-    if (height, width) != size:
-        raise _another_size(path, (height, width), size)
+    return height, width
+
+
+def check_header(path: Path, size: tuple[int, int]) -> None:
+    """Hold `header_size` against `size`; InputError where they differ."""
+    found = header_size(path)
+    if found != size:
+        raise _another_size(path, found, size)
 
 
 def _check_stated_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
