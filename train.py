@@ -29,9 +29,10 @@ from data.splits import DataSplits, check_images
 from detector import detect
 from drawing.visualize import truth_beside_prediction
 from evaluate import evaluate, evaluation_settings, print_comparison
-from files.atomic import write_json
 from judging.coco_eval import results_table
 from judging.matches import save_matches
+from judging.matching import match_results
+from judging.results import write_results
 from models.mask_rcnn import MaskRCNN
 from models.network import describe
 from ops.errors import InputError
@@ -50,7 +51,10 @@ from running.runtime import Runtime, rng_state, seed_everything, set_rng_state
 from running.tracking import Tracker, hyperparameters
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
-NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")
+NEUTRAL_SETTINGS = (
+    *("run.overwrite", "run.progress", "workers", "run.keep", "run.wait"),
+    "evaluation.backend",
+)
 # The first of them that is measured.
 BEST_BY = ("segm/AP", "bbox/AP", "proposals/AR1000")
 
@@ -219,9 +223,11 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
         )
         metrics = evaluation.metrics
-    write_json(folder.detections, evaluation.results)
-    if evaluation.matches:
-        save_matches(folder.matches, evaluation.matches)
+    write_results(folder.detections, evaluation.results)
+    truth = data.val.ground_truth()
+    matches = {k: match_results(truth, evaluation.results, k) for k in evaluation.precision}
+    if matches:
+        save_matches(folder.matches, matches)
     tracker.finish()  # before the figures: they mean that all else is written
     result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
     folder.write_metrics(result)

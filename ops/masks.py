@@ -1,5 +1,6 @@
 """Masks: from an object's outline into a RoI (targets), and from a RoI back into the image."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -152,11 +153,14 @@ def _pasted_parts(
 
 def _pixels_near(low: float, high: float, limit: int) -> range:
     """The pixels of one axis that a map stretched over [low, high] can reach."""
-    return range(max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, limit))
+    first, end = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, limit)
+    return range(first, max(first, end))
 
 
 def _interpolation(pixels: range, low: float, high: float, m: int) -> Tensor:
     """Linear weights ``[len(pixels), m]`` of the map's cells at the pixels' centres."""
-    centres = torch.arange(pixels.start, max(pixels.stop, pixels.start), dtype=torch.float32) + 0.5
-    at = (centres - low) / (high - low) * m - 0.5  # index space: cell k of the map is at k
-    return (1 - (at[:, None] - torch.arange(m)).abs()).clamp(min=0)
+    centres = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+    with np.errstate(all="ignore"):  # a box of hardly any width reaches no centre, at infinity
+        at = (centres - low) / (high - low) * m - 0.5  # index space: cell k of the map is at k
+        weights = 1 - np.abs(at[:, None] - np.arange(m, dtype=np.float32))
+    return torch.from_numpy(weights.clip(min=0))
