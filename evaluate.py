@@ -30,6 +30,7 @@ from detector import detect, load
 from files.atomic import write_json
 from judging.coco_eval import (
     CocoEvaluation,
+    check_backend,
     coco_evaluation,
     compare_with_expected,
     results_table,
@@ -228,7 +229,9 @@ def print_comparison(cfg: DictConfig, metrics: Mapping[str, float], data: DataSp
 
 
 def evaluation_settings(cfg: DictConfig) -> dict[str, Any]:
-    """The keyword arguments of `evaluate` that come from the configuration."""
+    """The keyword arguments of `evaluate` that come from the configuration; InputError where they
+    are wrong, before anything is computed."""
+    check_backend(cfg.evaluation.backend)
     settings = {key: value for key, value in cfg.evaluation.items() if key != "pictures"}
     return {**settings, "workers": cfg.workers, "progress": cfg.run.progress}
 

@@ -81,6 +81,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             "torchrun"
         )
     per_batch = images_per_batch(cfg, runtime)
+    evaluating = evaluation_settings(cfg)
     data = build_data(cfg)
     cfg = with_structure(cfg)
     seed_everything(cfg.seed, runtime.rank)
@@ -203,9 +204,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             )
         score = None
         if done % schedule.eval_every == 0 or done == schedule.steps:
-            evaluation = evaluate(
-                model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-            )
+            evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
             metrics = evaluation.metrics
             score = next(metrics[key] for key in BEST_BY if key in metrics)
             tracker.scalars(metrics, done)
@@ -219,9 +218,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
 
     # The result; metrics.json comes last, because it means "finished".
     if not metrics:  # interrupted after the last step, before its end
-        evaluation = evaluate(
-            model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-        )
+        evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
         metrics = evaluation.metrics
     write_results(folder.detections, evaluation.results)
     truth = data.val.ground_truth()

@@ -140,8 +140,7 @@ def _evaluations(
     truth: Mapping[str, Any], results: Results, kinds: Sequence[str], backend: str
 ) -> dict[str, Any]:
     """The finished COCOeval of each kind; `stats` and `eval` hold the figures and the curves."""
-    if backend not in BACKENDS:
-        raise InputError(f"evaluation.backend={backend}: unknown; choose {' or '.join(BACKENDS)}")
+    check_backend(backend)
     if backend == "hotcoco":
         try:
             return {kind: _by_hotcoco(truth, results, kind) for kind in kinds}
@@ -154,6 +153,12 @@ def _evaluations(
                 " ".join(str(error).split()),
             )
     return {kind: _by_pycocotools(truth, results, kind) for kind in kinds}
+
+
+def check_backend(name: str) -> None:
+    """InputError unless `name` is one of `BACKENDS`."""
+    if name not in BACKENDS:
+        raise InputError(f"evaluation.backend={name}: unknown; choose {' or '.join(BACKENDS)}")
 
 
 def _by_hotcoco(truth: Mapping[str, Any], results: Results, kind: str) -> Any:

@@ -65,7 +65,6 @@ class TrainedRun:
     data: DataSplits
     runtime: Runtime
     stride: int
-    backend: str
     settings: dict[str, Value]
 
 
@@ -171,9 +170,7 @@ def open_run(folder: Path) -> TrainedRun:
     detector.check_categories(data.val)
     assert model.roi_heads is not None
     settings = hyperparameters(plain(cfg))
-    return TrainedRun(
-        model, model.roi_heads, data, detector.runtime, cfg.stride, cfg.evaluation.backend, settings
-    )
+    return TrainedRun(model, model.roi_heads, data, detector.runtime, cfg.stride, settings)
 
 
 @torch.no_grad()
@@ -245,7 +242,7 @@ def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
 
 def _scores(run: TrainedRun, truth: dict[str, Any], results: Results) -> dict[str, float]:
     kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
-    metrics = coco_metrics(truth, results, iou_types=kinds, backend=run.backend)
+    metrics = coco_metrics(truth, results, iou_types=kinds)
     return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
 
 
