@@ -145,8 +145,16 @@ def saved_config(text: str) -> DictConfig:
     return OmegaConf.merge(UNSTATED, OmegaConf.create(text))  # type: ignore[return-value]
 
 
+# Groups that set more than the node of their name: of a trained network only part could act.
+OF_TRAINING = ("backbone", "experiment", "recipe", "schedule")
+
+
 def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`saved`, with every setting or group that `overrides` names taken from `fresh`."""
+    """`saved`, with every setting or group that `overrides` names taken from `fresh`.
+
+    Raises:
+        InputError: a group that says how a network is trained, which it already is.
+    """
     merged = OmegaConf.create(OmegaConf.to_yaml(saved))
     OmegaConf.set_struct(merged, False)
     absent = object()  # null is a value like any other
@@ -154,8 +162,14 @@ def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str
         OmegaConf.update(merged, key, fresh.get(key))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group.replace("/", ".")
+        if key in OF_TRAINING:
+            raise InputError(
+                f"{key}={override.get_value_element_as_str()}: says how a network is trained, and "
+                "this one is; leave it out, and set what evaluation uses by itself, such as "
+                "roi.nms_iou=0.3"
+            )
         value = OmegaConf.select(fresh, key, default=absent)
-        if value is not absent and key not in ("hydra", "experiment"):
+        if value is not absent and not key.startswith("hydra"):
             OmegaConf.update(merged, key, value, merge=False)
     return merged  # type: ignore[return-value]
 

@@ -225,7 +225,9 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
 def print_comparison(cfg: DictConfig, metrics: Mapping[str, float], data: DataSplits) -> None:
     """`metrics` beside the configuration's `expected`, where it has any."""
     if cfg.get("expected") is not None:
-        print(compare_with_expected(metrics, images=len(data.val), expected=plain(cfg.expected)))
+        images, steps = len(data.val), cfg.schedule.steps
+        expected = plain(cfg.expected)
+        print(compare_with_expected(metrics, images=images, steps=steps, expected=expected))
 
 
 def evaluation_settings(cfg: DictConfig) -> dict[str, Any]:

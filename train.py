@@ -52,10 +52,12 @@ from running.tracking import Tracker, hyperparameters
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
 NEUTRAL_SETTINGS = (
-    *("run.overwrite", "run.progress", "workers", "run.keep", "run.wait"),
-    "evaluation.backend",
+    *("run.overwrite", "run.progress", "run.keep", "run.wait", "run.root", "run.name"),
+    *("workers", "expected", "evaluation.backend"),
 )
-# The first of them that is measured.
+# Settings that follow the machine. They change roundings, so that an unfinished run keeps its own.
+MACHINE_SETTINGS = ("threads", "device")
+# The best checkpoint is the one with the highest of these, the first that a run measures.
 BEST_BY = ("segm/AP", "bbox/AP", "proposals/AR1000")
 
 
@@ -82,30 +84,21 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
         )
     per_batch = images_per_batch(cfg, runtime)
     evaluating = evaluation_settings(cfg)
-    data = build_data(cfg)
     cfg = with_structure(cfg)
+    config_text = OmegaConf.to_yaml(cfg, resolve=True)
+    if (Path(cfg.run.dir) / "metrics.json").is_file() and not cfg.run.overwrite:
+        return _finished_before(opened.enter_context(_open_folder(cfg, config_text)))
+    data = build_data(cfg)
     seed_everything(cfg.seed, runtime.rank)
     model = build_model(cfg, len(data.train.categories))
     if cfg.weights:
         load_weights(model, Path(cfg.weights), data.train)
-    config_text = OmegaConf.to_yaml(cfg, resolve=True)
-    if not (Path(cfg.run.dir) / "metrics.json").is_file():  # a finished run has read them all
-        for dataset in {id(d): d for d in (data.train, data.val)}.values():
-            print(dataset.describe())
-            check_images(dataset)
-    folder = opened.enter_context(
-        RunFolder.open(
-            Path(cfg.run.dir),
-            config_text,
-            overwrite=cfg.run.overwrite,
-            wait=cfg.run.wait,
-            ignore=NEUTRAL_SETTINGS,
-        )
-    )
-    if folder.state == "finished":
-        print(f"{folder.path}: finished before; run.overwrite=true trains it again")
-        print(results_table(folder.read_metrics()))
-        return folder.read_metrics()
+    for dataset in {id(d): d for d in (data.train, data.val)}.values():
+        print(dataset.describe())
+        check_images(dataset)
+    folder = opened.enter_context(_open_folder(cfg, config_text))
+    if folder.state == "finished":  # by another process, for which this one waited
+        return _finished_before(folder)
 
     # The parts of a run
     model.to(runtime.device).train()
@@ -234,6 +227,23 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     return result
 
 
+def _open_folder(cfg: DictConfig, config_text: str) -> RunFolder:
+    return RunFolder.open(
+        Path(cfg.run.dir),
+        config_text,
+        overwrite=cfg.run.overwrite,
+        wait=cfg.run.wait,
+        ignore=NEUTRAL_SETTINGS,
+        ignore_finished=MACHINE_SETTINGS,
+    )
+
+
+def _finished_before(folder: RunFolder) -> dict[str, Any]:
+    print(f"{folder.path}: finished before; run.overwrite=true trains it again")
+    print(results_table(folder.read_metrics()))
+    return folder.read_metrics()
+
+
 def images_per_batch(cfg: DictConfig, runtime: Runtime) -> int:
     """Images that one process computes at once; InputError where the step does not divide."""
     parts = runtime.world_size * cfg.schedule.accumulate
@@ -346,6 +356,8 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) 
     parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
     if experiment != "null":
         parts.insert(0, experiment)
+    if choices["recipe"] not in ("demo", choices["schedule"]):
+        parts.append(choices["recipe"])
     parts += [choices["schedule"], f"seed{cfg.seed}"]
     return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *NOT_IN_NAME})]))
 

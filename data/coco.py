@@ -65,6 +65,7 @@ class CocoDataset(Dataset[Sample]):
         keep_empty: bool = True,
         select: Selection | None = None,
         masks: bool = True,
+        allow_outside: bool = False,
     ) -> None:
         """Read and check the annotations; images are decoded later, one at a time.
 
@@ -74,6 +75,7 @@ class CocoDataset(Dataset[Sample]):
             keep_empty: whether images without a usable object stay.
             select: keep only these images.
             masks: whether outlines are read.
+            allow_outside: whether file names and links may lead out of the folder.
 
         Raises:
             InputError: the annotations are unusable (`data.annotations`), the folder or an image
@@ -84,7 +86,12 @@ class CocoDataset(Dataset[Sample]):
         self.categories, entries, self.problems = read_annotations(
             self.annotations_file, masks=masks
         )
-        _check_files(entries, self.folder, self.annotations_file)
+        _check_files(entries, self.folder, self.annotations_file, allow_outside)
+        if all(a.crowd for entry in entries for a in entry.annotations):
+            raise InputError(
+                f"{self.annotations_file}: every annotation is a crowd region (iscrowd=1), which "
+                "nothing is learned from; export single objects, or set `iscrowd` to 0"
+            )
         if not keep_empty:
             entries = [entry for entry in entries if entry.objects]
         if select is not None:
@@ -209,7 +216,7 @@ def _target(annotations: Sequence[Annotation], size: tuple[int, int], masks: boo
     )
 
 
-def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> None:
+def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, outside: bool) -> None:
     """InputError unless every image file is there; lists each folder once, opens nothing."""
     if not folder.is_dir():
         raise InputError(
@@ -219,9 +226,23 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> 
     missing = []
     for entry in entries:
         path = folder / entry.file_name
+        if not outside and (Path(entry.file_name).is_absolute() or ".." in path.parts):
+            raise InputError(
+                f"{annotations}: image {entry.id} has the file_name {entry.file_name!r}, which "
+                f"leads out of {folder}; correct it, or set data.allow_outside=true if you trust "
+                "the file"
+            )
         if path.parent not in listed:
             there = path.parent.is_dir()
-            listed[path.parent] = {e.name for e in os.scandir(path.parent)} if there else set()
+            files = list(os.scandir(path.parent)) if there else []
+            listed[path.parent] = {file.name for file in files}
+            inside = folder.resolve()
+            for file in () if outside else files:
+                if file.is_symlink() and inside not in Path(file.path).resolve().parents:
+                    raise InputError(
+                        f"{file.path}: is a link that leads out of {folder}; copy the file, or set "
+                        "data.allow_outside=true if you trust it"
+                    )
         if path.name not in listed[path.parent]:
             missing.append(entry)
     if missing:
@@ -263,6 +284,7 @@ def coco_data(
     keep_empty: bool = True,
     select: Mapping[str, Any] | None = None,
     val_on_train: bool = False,
+    allow_outside: bool = False,
 ) -> DataSplits:
     """Build both splits of a data set in COCO's folder layout; the settings of `configs/data`.
 
@@ -275,6 +297,7 @@ def coco_data(
         keep_empty: learn from images without objects too.
         select: fields of `Selection`, for the training split; None keeps all.
         val_on_train: judge by the very images that were learned from.
+        allow_outside: let file names and links lead out of the image folders.
 
     Raises:
         InputError: as `CocoDataset`, and where the splits' categories differ.
@@ -288,10 +311,16 @@ def coco_data(
         keep_empty=keep_empty,
         select=None if select is None else from_settings(Selection, "data.select", select),
         masks=masks,
+        allow_outside=allow_outside,
     )
     val = train
     if not val_on_train:
-        val = CocoDataset(annotations=base / val_annotations, images=base / val_folder, masks=masks)
+        val = CocoDataset(
+            annotations=base / val_annotations,
+            images=base / val_folder,
+            masks=masks,
+            allow_outside=allow_outside,
+        )
         check_same_categories(train, val)
     return DataSplits(
         train,

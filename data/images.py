@@ -1,5 +1,7 @@
 """Image files into pixels: OpenCV decodes, whatever the depth, the channels or the orientation."""
 
+import io
+import re
 from pathlib import Path
 
 import cv2
@@ -31,7 +33,9 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         InputError: the file is missing, cannot be decoded, is cut short, or is of another size.
     """
-    pixels = decode(path)
+    data = _content(path)
+    _check_stated_size(path, data, size)
+    pixels = _decoded(path, data)
     if pixels.shape[:2] != size:
         raise _another_size(path, pixels.shape[:2], size)
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
@@ -39,12 +43,21 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
 
 def decode(path: Path) -> np.ndarray:
     """Decode an image file into uint8 RGB ``[H, W, 3]``; see `read_image`."""
+    return _decoded(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+            raise InputError(f"{path}: is no regular file; name an image")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: cannot read the image ({error.strerror}); restore the file"
         ) from None
+
+
+def _decoded(path: Path, data: bytes) -> np.ndarray:
     pixels = None
     if data and not _is_cut_short(data):
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -80,13 +93,56 @@ def check_header(path: Path, size: tuple[int, int]) -> None:
         raise _another_size(path, (height, width), size)
 
 
+def _check_stated_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
+    """InputError where the header states another size, before pixels of any number are decoded.
+
+    A file of some kilobytes can hold a billion pixels. What orientation makes of width and height
+    is left to the decoder.
+    """
+    if data.startswith(b"\x89PNG"):
+        found = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    else:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                found = image.size[1], image.size[0]
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return  # of a kind that OpenCV may know
+    if sorted(found) != sorted(size):
+        raise _another_size(path, found, size)
+
+
 def _is_cut_short(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end: libjpeg would fill the missing part with grey."""
     if data.startswith(b"\xff\xd8"):
-        # Inside the compressed scan 0xFF never stands before 0xD9 or 0xDA, so the last marker
-        # "end of image" must come after the last "start of scan".
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return not _reaches_end_of_jpeg(data)
     return data.startswith(b"\x89PNG") and b"IEND" not in data
+
+
+# In the compressed pixels 0xFF stands before 0 (a byte of 0xFF) and before restart marks alone.
+_MARKER_AFTER_PIXELS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def _reaches_end_of_jpeg(data: bytes) -> bool:
+    """Whether the image's own marks lead to its end; cameras append videos and maps behind it."""
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)
+        while at >= 0 and data[at + 1 : at + 2] == b"\xff":  # padding
+            at += 1
+        if at < 0 or at + 1 >= len(data):
+            return False
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return True
+        at += 2
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # marks without content
+            continue
+        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+        if marker == 0xDA:
+            found = _MARKER_AFTER_PIXELS.search(data, at)
+            if found is None:
+                return False
+            at = found.start()
 
 
 def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:

@@ -75,17 +75,33 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, with or without a byte order mark.
 
     Raises:
-        InputError: no such file, or not JSON; ends with `remedy`.
+        InputError: no such file, not JSON, nested beyond all use, numbers of thousands of digits;
+            says what the file is instead where that can be seen, and ends with a remedy.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; {remedy}") from error
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-    except ValueError as error:
-        what = " ".join(str(error).split())
-        raise InputError(f"{path}: is not valid JSON ({what}); {remedy}") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 at byte {error.start}; save it as UTF-8"
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        problem = f"broken JSON at {where} ({error.msg}); {remedy}"
+    except RecursionError:
+        problem = f"JSON nested more deeply than any program reads; {remedy}"
+    except ValueError as error:  # a number of thousands of digits
+        problem = f"JSON with a number that cannot be read ({error}); {remedy}"
+    from files.content import known_content  # a sound file needs no explanation
+
+    if known := known_content(path):
+        problem = f"is {known[0]}; {known[1]}"
+    elif not data:
+        problem = f"is empty; {remedy}"
+    raise InputError(f"{path}: {problem}") from None

@@ -237,23 +237,34 @@ def results_table(metrics: Mapping[str, float]) -> str:
 
 
 def compare_with_expected(
-    metrics: Mapping[str, float], *, images: int, expected: Mapping[str, Any]
+    metrics: Mapping[str, float], *, images: int, steps: int, expected: Mapping[str, Any]
 ) -> str:
     """How the figures compare with published or earlier ones, in one line.
 
     Args:
-        metrics: over `images` images.
-        expected: `metrics` to compare with, the `tolerance` in points, and over how many `images`
-            they are; figures over another number of images are not compared.
+        metrics: over `images` images, of a network trained for `steps` steps.
+        expected: `metrics` to compare with and their `tolerance` in points, or figures that must be
+            reached, `at_least`; and the `images` and `steps` that they are of. Figures of other
+            images or of another training are not compared, nor those that the run does not have.
     """
-    if images != expected["images"]:
-        return f"the expected figures are over {expected['images']} images, not {images}"
+    for what, there, here in (
+        ("images", expected["images"], images),
+        ("training steps", expected.get("steps", steps), steps),
+    ):
+        if there != here:
+            return f"the expected figures are of {there} {what}, not {here}: not compared"
     compared = []
-    for name, value in expected["metrics"].items():
+    for name, value in expected.get("metrics", {}).items():
         near = abs(metrics.get(name, math.nan) - value) <= expected["tolerance"]
-        verdict = "as expected" if near else "NOT as expected"
-        compared.append(f"{name} {metrics.get(name, math.nan):.2f} {verdict} ({value:g})")
-    return f"{'; '.join(compared)}; tolerance {expected['tolerance']:g}"
+        compared.append((name, near, f"{value:g} ± {expected['tolerance']:g}"))
+    for name, value in expected.get("at_least", {}).items():
+        compared.append((name, metrics.get(name, math.nan) >= value, f"at least {value:g}"))
+    texts = [
+        f"{name} {metrics[name]:.2f} {'' if good else 'NOT '}as expected ({wanted})"
+        for name, good, wanted in compared
+        if name in metrics
+    ]
+    return "; ".join(texts) or "none of the expected figures is measured by this run"
 
 
 def _cell(value: float) -> str:

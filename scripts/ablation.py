@@ -2,7 +2,7 @@
 
     python scripts/ablation.py demo_quick
     python scripts/ablation.py demo --jobs 2 --seeds 0 1 2
-    python scripts/ablation.py table2c --jobs 1 data.root=/data/coco schedule=modern
+    python scripts/ablation.py table2c --jobs 1 data.root=/data/coco recipe=modern
     python scripts/ablation.py demo --show
 
 trains the RPN, writes its proposals, trains every variant with every seed on them in one Hydra

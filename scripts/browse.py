@@ -20,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from build import build_data, build_model
-from configuration import command_line
+from configuration import command_line, run_command
 from data.splits import DetectionDataset
 from data.statistics import Statistics, gather_statistics
 from data.transforms import EvalTransform, TrainTransform
@@ -149,4 +149,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "browse")

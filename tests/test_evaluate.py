@@ -10,6 +10,7 @@ from short_runs import FIGURES, composed, short_run, words
 from configuration import with_overrides
 from data.shapes import prepare_shapes
 from evaluate import evaluate_checkpoint, evaluate_detections
+from ops.errors import InputError
 from running.tracking import read_history
 from train import train
 
@@ -119,3 +120,11 @@ def test_a_setting_can_be_taken_back_to_nothing(learned: Path, tmp_path: Path) -
     saved = OmegaConf.load(learned / "config.yaml")
     merged = with_overrides(saved, composed(*overrides, config="evaluate"), overrides)
     assert merged.data.eval_transform.long_edge is None
+
+
+@pytest.mark.parametrize(
+    "word", ["schedule=paper", "recipe=modern", "experiment=demo/pool_s16", "backbone=resnet18"]
+)
+def test_words_of_training_do_not_pass_a_checkpoint_in_silence(learned: Path, word: str) -> None:
+    with pytest.raises(InputError, match=f"^{word}: says how a network is trained"):
+        evaluated([f"checkpoint={learned}", word])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.prroi_pool import prroi_pool
+from ops.poolers import POOLERS
 from ops.roi_align import roi_align
 from ops.roi_pool import roi_pool
 from ops.roi_warp import roi_warp
@@ -79,8 +79,9 @@ def _cases() -> list[tuple[dict[str, Any], int, Op]]:
     for rounding in ("caffe", "floor"):
         for bins in (2, 3, 7):
             add(bins, roi_pool, {"rounding": rounding}, pooler="pool", rounding=rounding)
-    for bins in (2, 3, 7):
-        add(bins, prroi_pool, {}, pooler="prroi")
+    for word, pooler in POOLERS.items():  # each as its own YAML has it
+        for bins in (2, 3, 7):
+            add(bins, pooler.function, {}, pooler=word)
     samplings = {(2, 1): ["avg"], (3, 2): ["avg", "max"], (7, 2): ["avg"], (2, 3): ["max"]}
     samplings |= {(3, 0): ["avg", "max"]}
     for (bins, n), aggs in samplings.items():
