@@ -30,9 +30,10 @@ from data.splits import DataSplits, check_images
 from detector import detect
 from drawing.visualize import truth_beside_prediction
 from evaluate import evaluate, evaluation_settings, print_comparison
-from files.atomic import write_json
 from judging.coco_eval import results_table
 from judging.matches import save_matches
+from judging.matching import match_results
+from judging.results import write_results
 from models.mask_rcnn import MaskRCNN
 from models.network import describe
 from ops.errors import InputError
@@ -53,7 +54,7 @@ from running.tracking import Tracker, hyperparameters
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
 NEUTRAL_SETTINGS = (
     *("run.overwrite", "run.progress", "run.keep", "run.wait", "run.root", "run.name"),
-    *("workers", "expected"),
+    *("workers", "expected", "evaluation.backend"),
 )
 # Settings that follow the machine. They change roundings, so that an unfinished run keeps its own.
 MACHINE_SETTINGS = ("threads", "device")
@@ -84,6 +85,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             "torchrun"
         )
     per_batch = images_per_batch(cfg, runtime)
+    evaluating = evaluation_settings(cfg)
     cfg = with_structure(cfg)
     config_text = OmegaConf.to_yaml(cfg, resolve=True)
     if (Path(cfg.run.dir) / "metrics.json").is_file() and not cfg.run.overwrite:
@@ -197,9 +199,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             )
         score = None
         if done % schedule.eval_every == 0 or done == schedule.steps:
-            evaluation = evaluate(
-                model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-            )
+            evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
             metrics = evaluation.metrics
             score = next(metrics[key] for key in BEST_BY if key in metrics)
             tracker.scalars(metrics, done)
@@ -213,13 +213,13 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
 
     # The result; metrics.json comes last, because it means "finished".
     if not metrics:  # interrupted after the last step, before its end
-        evaluation = evaluate(
-            model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-        )
+        evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
         metrics = evaluation.metrics
-    write_json(folder.detections, evaluation.results)
-    if evaluation.matches:
-        save_matches(folder.matches, evaluation.matches)
+    write_results(folder.detections, evaluation.results)
+    truth = data.val.ground_truth()
+    matches = {k: match_results(truth, evaluation.results, k) for k in evaluation.precision}
+    if matches:
+        save_matches(folder.matches, matches)
     tracker.finish()  # before the figures: they mean that all else is written
     result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
     folder.write_metrics(result)
