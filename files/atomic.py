@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder`, to be called before work whose results go there.
+
+    Raises:
+        InputError: a file is in the way, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "nothing can be written there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise InputError(f"{folder}: cannot be used as a folder ({reason}); choose another place")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with replacing(path) as temporary:
@@ -39,9 +54,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, dump_json(value, indent=2 if isinstance(value, Mapping) else None) + "\n")
 
 
+@contextlib.contextmanager
+def writing_list(path: Path) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """A function that appends entries to a JSON list; the file is there once the block ends."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = ""
+
+        def add(entries: Sequence[Any]) -> None:
+            nonlocal separator
+            if entries:
+                file.write(separator + dump_json(entries)[1:-1])
+                separator = ",\n"
+
+        file.write("[")
+        yield add
+        file.write("]\n")
+
+
 def dump_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON: NaN and the infinities, which it cannot say, become null."""
-    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # a NaN, or a mapping that is no dict
+        return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
 
 
 def _without_nan(value: Any) -> Any:

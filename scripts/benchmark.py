@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,9 @@ from torchvision import ops as torchvision_ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from files.atomic import write_json
 from ops.poolers import POOLERS
+from scripts.timing import evaluation
 
 STRIDE = 16
 SAMPLES = 2
@@ -68,12 +71,39 @@ def main(arguments: list[str] | None = None) -> None:
     ops.add_argument("--repeats", type=int, default=7, help="runs of each, at least 5")
     ops.add_argument("--threads", type=int, default=None, help="default: torch's own choice")
     ops.add_argument("--seed", type=int, default=0)
+    add_eval_command(commands)
     options = parser.parse_args(arguments)
+    if options.command == "eval":
+        benchmark_eval(options.scale, options.repeats, options.seed, options.json)
+        return
     if options.repeats < 5:
         parser.error("--repeats: give at least 5, a median of fewer says little")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     benchmark_ops([SHAPES[name] for name in options.shapes], options.repeats, options.seed)
+
+
+def add_eval_command(commands: Any) -> None:
+    """What `benchmark.py eval` takes."""
+    command = commands.add_parser("eval", help="COCO's evaluation against bare pycocotools")
+    command.add_argument("--scale", choices=list(evaluation.SCALES), default="small")
+    command.add_argument("--repeats", type=int, default=3, help="runs of each, in turn")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", type=Path, help="file to write the measurements to")
+
+
+def benchmark_eval(scale: str, repeats: int, seed: int, file: Path | None) -> None:
+    """Print, and write to `file`, how long evaluation takes."""
+    measured = {
+        "machine": machine(),
+        "scale": scale,
+        "evaluation": evaluation.measure_evaluation(evaluation.SCALES[scale], repeats, seed),
+        "masks": evaluation.measure_masks(repeats, seed),
+    }
+    print(f"{measured['machine']}; median of {repeats}; ", end="")
+    print(evaluation.tables(measured["evaluation"], measured["masks"], evaluation.SCALES[scale]))
+    if file is not None:
+        write_json(file, measured)
 
 
 def benchmark_ops(shapes: list[Shape], repeats: int, seed: int) -> None:

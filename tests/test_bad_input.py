@@ -193,6 +193,12 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     assert_one_line_error(lambda: evaluated(f"checkpoint={path}"), str(path), "checkpoint")
 
 
+def test_an_unknown_backend_is_refused_before_training(tmp_path: Path, drawings: Path) -> None:
+    cfg = short_run(tmp_path / "run", drawings, "evaluation.backend=fast")
+    assert_one_line_error(lambda: train(cfg), "evaluation.backend=fast", "hotcoco or pycocotools")
+    assert not (tmp_path / "run").exists()
+
+
 def test_detections_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "detections.json"
     assert_one_line_error(lambda: rescored(f"detections={path}"), str(path), "no such file")

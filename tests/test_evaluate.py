@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from short_runs import FIGURES, composed, words
+from short_runs import FIGURES, composed, short_run, words
 
 from configuration import with_overrides
 from data.shapes import prepare_shapes
@@ -86,6 +86,15 @@ def test_scoring_the_saved_detections_gives_the_same_numbers(learned: Path, tmp_
     trained = json.loads((learned / "metrics.json").read_text())
     assert set(metrics) == {f"{kind}/{name}" for kind in ("bbox", "segm") for name in FIGURES}
     assert metrics == {key: trained[key] for key in metrics}
+
+
+def test_saved_proposals_are_judged_by_their_recall(tmp_path: Path, drawings: Path) -> None:
+    trained = train(short_run(tmp_path / "rpn", drawings, "proposals_only=true"))
+    overrides = [f"detections={tmp_path / 'rpn/detections.json'}", f"output={tmp_path / 'again'}"]
+    metrics = evaluate_detections(composed(*overrides, config="evaluate"), overrides)
+    assert set(metrics) == {"proposals/AR100", "proposals/AR1000"}
+    assert metrics == {key: trained[key] for key in metrics}
+    assert metrics["proposals/AR1000"] > 0
 
 
 def test_words_of_the_command_line_change_the_saved_settings(learned: Path, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_proposals_from_a_file_move_with_the_image(tmp_path: Path, drawings: Pat
     for shift in (0, 7):
         found, pooled, _ = look(trained, 0, shift)
         assert len(pooled) == len(truth) and len(found) == 6 * len(truth)
-        boxes = torch.tensor([result["bbox"] for result in found])
+        boxes = torch.from_numpy(found.boxes_xywh)
         boxes[:, 2:] += boxes[:, :2]
         # Two steps of training move a box but little away from its proposal.
         assert iou(truth, boxes.float()).amax(dim=1).min() > 0.8

@@ -11,7 +11,7 @@ the pooled features has two causes, the backbone and the pooler, and two figures
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from configuration import plain
 from data.splits import DataSplits, DetectionDataset
 from data.transforms import laid_on
 from detector import load
-from judging.coco_eval import coco_metrics, coco_results
+from judging.coco_eval import coco_metrics
+from judging.results import Results, coco_results
 from models.heads import RoIPooler
 from models.mask_rcnn import MaskRCNN
 from models.roi_heads import RoIHeads
@@ -64,7 +65,6 @@ class TrainedRun:
     data: DataSplits
     runtime: Runtime
     stride: int
-    backend: str
     settings: dict[str, Value]
 
 
@@ -86,7 +86,7 @@ def measure(
     chosen = default_shifts(run.stride) if shifts is None else shifts
     chosen = sorted({0, *(shift for shift in chosen if shift <= run.stride)})
     indices = range(min(images or len(run.data.val), len(run.data.val)))
-    results: dict[int, list[dict[str, Any]]] = {shift: [] for shift in chosen}
+    results: dict[int, list[Results]] = {shift: [] for shift in chosen}
     changes = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
     jumps = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
     bar = tqdm(
@@ -100,7 +100,7 @@ def measure(
         still: tuple[Tensor, Tensor] | None = None
         for shift in chosen:
             found, pooled, places = look(run, index, shift)
-            results[shift] += found
+            results[shift].append(found)
             still = still or (pooled, places)
             change = (pooled - still[0]).abs().sum()
             changes[shift] += torch.stack((change, still[0].abs().sum()))
@@ -111,7 +111,7 @@ def measure(
     truth = _truth(run.data.val, len(indices))
     figures = {
         shift: {
-            **_scores(run, truth, results[shift]),
+            **_scores(run, truth, Results.joined(results[shift])),
             "feature_change": 100 * _ratio(changes[shift]),
             "jump": _ratio(jumps[shift]),
         }
@@ -170,13 +170,11 @@ def open_run(folder: Path) -> TrainedRun:
     detector.check_categories(data.val)
     assert model.roi_heads is not None
     settings = hyperparameters(plain(cfg))
-    return TrainedRun(
-        model, model.roi_heads, data, detector.runtime, cfg.stride, cfg.evaluation.backend, settings
-    )
+    return TrainedRun(model, model.roi_heads, data, detector.runtime, cfg.stride, settings)
 
 
 @torch.no_grad()
-def look(run: TrainedRun, index: int, shift: int) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
+def look(run: TrainedRun, index: int, shift: int) -> tuple[Results, Tensor, Tensor]:
     """One image at one shift: COCO's results in the file's pixels, the pooled features of its true
     boxes ``[G, C, P, P]``, and where their bins read ``[G, 2, P, P]``."""
     prepared = run.data.eval_transform(run.data.val.read(index))
@@ -204,7 +202,7 @@ def look(run: TrainedRun, index: int, shift: int) -> tuple[list[dict[str, Any]],
 
 def _in_file(
     run: TrainedRun, found: Detections, corner: int, prepared: tuple[int, int], sample: Sample
-) -> list[dict[str, Any]]:
+) -> Results:
     """Detections on the ground as COCO's results in the pixels of the file.
 
     A box that reaches beyond the image is cut for the box score alone: its mask is pasted from the
@@ -226,9 +224,9 @@ def _in_file(
         original_size=original,
         category_ids=[category.id for category in run.data.val.categories],
     )
-    for result, (x1, y1, x2, y2) in zip(results, cut[inside].tolist(), strict=True):
-        result["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return results
+    corners = cut[inside].double().numpy()
+    corners[:, 2:] -= corners[:, :2]
+    return replace(results, boxes_xywh=corners)
 
 
 def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
@@ -242,11 +240,9 @@ def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
     }
 
 
-def _scores(
-    run: TrainedRun, truth: dict[str, Any], results: list[dict[str, Any]]
-) -> dict[str, float]:
+def _scores(run: TrainedRun, truth: dict[str, Any], results: Results) -> dict[str, float]:
     kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
-    metrics = coco_metrics(truth, results, iou_types=kinds, backend=run.backend)
+    metrics = coco_metrics(truth, results, iou_types=kinds)
     return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
 
 
