@@ -20,6 +20,7 @@ from documents import PROJECT, read
 from short_runs import short_run
 from test_layering import ENTRY_POINTS, MAY_IMPORT, PACKAGES
 
+from ops.poolers import POOLERS
 from train import train
 
 CONFIGS = PROJECT / "configs"
@@ -227,6 +228,16 @@ def test_the_readmes_table_is_that_of_the_ablation() -> None:
     assert len(short) == 5
     for row, cells in short.items():
         assert {cell for cell in cells if "±" in cell} <= {*full[row]}, row
+
+
+def test_the_tables_are_what_the_variants_expect() -> None:
+    rows = _rows(read("docs/ablation.md"))
+    for file in (CONFIGS / "experiment/demo").glob("*_s*.yaml"):
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        pooler = POOLERS[file.stem.partition("_")[0]]
+        row = rows[pooler.title, pooler.agg or settings["pooler"]["agg"]]
+        means = {cell.partition(" ±")[0] for cell in row}
+        assert {f"{v:.1f}" for v in settings["expected"]["metrics"].values()} <= means, file.name
 
 
 def _rows(text: str) -> dict[tuple[str, str], list[str]]:
