@@ -22,12 +22,19 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from build import build_data, build_model, build_runtime, load_weights, with_structure
-from configuration import command_line, plain, run_command, saved_config, with_overrides
+from configuration import (
+    check_settings,
+    command_line,
+    plain,
+    run_command,
+    saved_config,
+    with_overrides,
+)
 from data.loader import eval_loader
 from data.splits import DataSplits, DetectionDataset
 from data.transforms import EvalTransform
 from detector import detect, load
-from files.atomic import write_json
+from files.atomic import make_folder, write_json
 from judging.coco_eval import (
     CocoEvaluation,
     coco_evaluation,
@@ -177,6 +184,9 @@ def evaluate_weights(cfg: DictConfig) -> dict[str, float]:
 def _evaluate_and_write(
     cfg: DictConfig, model: MaskRCNN, data: DataSplits, runtime: Runtime, beside: Path
 ) -> dict[str, float]:
+    check_settings(cfg)
+    output = _output_folder(cfg, beside)
+    make_folder(output)
     model.to(runtime.device)
     print(data.val.describe())
     evaluation = evaluate(
@@ -187,7 +197,7 @@ def _evaluate_and_write(
         **evaluation_settings(cfg),
     )
     if runtime.is_main:
-        _write(_output_folder(cfg, beside), evaluation.metrics, evaluation.results)
+        _write(output, evaluation.metrics, evaluation.results)
         print_comparison(cfg, evaluation.metrics, data)
     runtime.close()
     return evaluation.metrics
@@ -197,6 +207,7 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     """What `python evaluate.py detections=...` does; the run's config.yaml beside the file, if
     there is one, says which data set they are of."""
     path = Path(cfg.detections)
+    make_folder(_output_folder(cfg, path.parent))
     results = read_results(path)
     beside = path.parent / "config.yaml"
     if beside.is_file():
@@ -232,7 +243,6 @@ def _output_folder(cfg: DictConfig, beside: Path) -> Path:
 
 
 def _write(folder: Path, metrics: dict[str, float], results: list[dict[str, Any]] | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     if results is not None:
         write_json(folder / "detections.json", results)
     write_json(folder / "metrics.json", metrics)

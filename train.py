@@ -8,6 +8,7 @@
 a composed configuration; Hydra's wrapper stands at the end.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from build import build_data, build_model, build_runtime, instantiate, load_weights, with_structure
-from configuration import command_line, plain, run_command
+from configuration import check_settings, command_line, plain, run_command
 from data.loader import train_loader
 from data.splits import DataSplits, check_images
 from detector import detect
@@ -75,6 +76,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     """`train`; what it opens is closed with `opened`, however it ends."""
+    check_settings(cfg)
     runtime = build_runtime(cfg)
     if runtime.world_size > 1:  # gradients would not be averaged: rather none than wrong ones
         raise InputError(
@@ -336,6 +338,7 @@ def _one_line(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[k]:.2f}" for k, name in names.items() if k in metrics)
 
 
+LONGEST_NAME = 120  # bytes of a folder's name; file systems end at 255, archives earlier
 # Words of the command line that a run's name leaves out: where, how, or stated in it already.
 NOT_IN_NAME = {
     *("experiment", "seed", "workers", "device", "threads", "data.root"),
@@ -351,29 +354,36 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) 
     """
     experiment = choices.get("experiment") or "null"
     if "/" in experiment:
-        variant = "_".join([experiment, *map(_safe, _told(overrides, NOT_IN_NAME))])
-        return f"{variant}/seed{cfg.seed}"
+        family, _, variant = experiment.rpartition("/")
+        variant = _safe("_".join([variant, *_changed(overrides, NOT_IN_NAME)]))
+        return f"{family}/{variant}/seed{cfg.seed}"
     parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
     if experiment != "null":
         parts.insert(0, experiment)
     if choices["recipe"] not in ("demo", choices["schedule"]):
         parts.append(choices["recipe"])
     parts += [choices["schedule"], f"seed{cfg.seed}"]
-    return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *NOT_IN_NAME})]))
+    changed = _changed(overrides, {*choices, "stride", *NOT_IN_NAME})
+    return _safe("_".join([*parts, *changed]))
 
 
-def _told(overrides: list[str], untold: set[str]) -> list[str]:
-    """The words of a command line that change what is computed, but those of `untold`."""
+def _changed(overrides: list[str], left_out: set[str]) -> list[str]:
+    """The words of a command line that change what is computed, but those of `left_out`."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [
         f"{o.key_or_group}={o.get_value_element_as_str()}"
         for o in parsed
-        if o.key_or_group not in untold and not o.key_or_group.startswith(("run.", "hydra"))
+        if o.key_or_group not in left_out and not o.key_or_group.startswith(("run.", "hydra"))
     ]
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.=+-]+", "-", name).strip("-")
+    """A part of a folder's name, free of what shells and Hydra's grammar read as their own."""
+    part = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-")
+    if len(part.encode()) <= LONGEST_NAME:
+        return part
+    digest = hashlib.sha256(part.encode()).hexdigest()[:8]
+    return part.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
 
 
 def variant_name(cfg: DictConfig) -> str:

@@ -225,8 +225,9 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, out
     listed: dict[Path, set[str]] = {}
     missing = []
     for entry in entries:
-        path = folder / entry.file_name
-        if not outside and (Path(entry.file_name).is_absolute() or ".." in path.parts):
+        name = Path(entry.file_name)
+        path = folder / name
+        if not outside and (name.is_absolute() or ".." in name.parts):
             raise InputError(
                 f"{annotations}: image {entry.id} has the file_name {entry.file_name!r}, which "
                 f"leads out of {folder}; correct it, or set data.allow_outside=true if you trust "

@@ -28,6 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder`, to be called before work whose results go there.
+
+    Raises:
+        InputError: a file is in the way, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "nothing can be written there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise InputError(f"{folder}: cannot be used as a folder ({reason}); choose another place")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with replacing(path) as temporary:

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from files.atomic import read_json, write_json, write_text
+from files.atomic import make_folder, read_json, write_json, write_text
 from ops.errors import InputError
 
 # What a run writes beside config.yaml, and so what overwriting it may remove.
@@ -108,9 +108,7 @@ class RunFolder:
             InputError: the folder is another process's, holds a run of another configuration, or
                 holds files that are no run's.
         """
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file, not a folder; choose another run.name")
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         lock = _take_lock(path, wait)
         try:
             state = _examine(path, config_text, overwrite, ignore, ignore_finished)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from configuration import command_line
 from ops.errors import InputError
 from ops.poolers import POOLERS
 from scripts.explain.canvas import Canvas, write
@@ -31,11 +32,7 @@ EXAMPLE = (296.0, 192.0, 496.0, 337.0)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line asks for; returns the exit status."""
     chosen = parser().parse_args(arguments)
-    try:
-        draw(chosen)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    command_line(lambda: draw(chosen))
     return 0
 
 

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from build import build_data, build_model, load_weights, with_structure
 from configuration import command_line, composed
-from files.atomic import replacing
+from files.atomic import make_folder, replacing
 from models.normalization import Normalize
 from models.weight_names import detectron2_name
 from ops.errors import InputError
@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
 
     def action() -> None:
+        make_folder(chosen.out.parent)
         if chosen.out.suffix == ".pkl":
             export_detector(chosen.source, chosen.out)
         elif chosen.out.suffix == ".pt":

@@ -31,7 +31,7 @@ from data.sources import Source, find_sources
 from detector import Detector, load
 from drawing.video import reading_video, video_ending, writing_video
 from drawing.visualize import draw_detections
-from files.atomic import dump_json, replacing, write_json
+from files.atomic import dump_json, make_folder, replacing, write_json
 from judging.coco_eval import coco_results
 from ops.errors import InputError
 from ops.structures import Category, Detections
@@ -106,7 +106,6 @@ def predict(
             raise InputError(f"{source.path}: lies in --output {output}; write into another folder")
     if not sources:
         raise InputError(f"{', '.join(map(str, inputs))}: nothing to predict; name other files")
-    output.mkdir(parents=True, exist_ok=True)
     with writing_list(output / "detections.json") as add:
         done = Predictions(add)
         for source in tqdm(sources, "predicting", unit="file", disable=None):
@@ -263,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             score_threshold=max(options.score - BELOW, 0.0),
         )
         labels = chosen_labels(detector.categories, options.classes)
+        make_folder(options.output)
         return predict(options.inputs, detector, options.output, score=options.score, labels=labels)
 
     return 1 if command_line(action) else 0

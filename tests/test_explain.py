@@ -320,7 +320,8 @@ def test_the_command_line_writes_both_files(tmp_path, capsys):
     ],
 )
 def test_mistakes_are_one_line(words, said, tmp_path, capsys):
-    assert main([*words, "--output", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--output", str(tmp_path)])
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert said in error

@@ -13,6 +13,7 @@ import pytest
 import small_coco
 from PIL import Image
 
+from data.images import read_image
 from data.splits import check_images
 from ops.errors import InputError
 

@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_runs_is_never_touched(tmp_path: Path, overwrite: bo
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "demo").write_text("")
-    with pytest.raises(InputError, match="is a file, not a folder"):
+    with pytest.raises(InputError, match="cannot be used as a folder"):
         _begin(tmp_path / "demo")
 
 
@@ -211,7 +211,7 @@ def test_reading_json_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.json: no such file; make it"):
         read_json(tmp_path / "a.json", "make it")
     (tmp_path / "a.json").write_text('{"a":\n')
-    with pytest.raises(InputError, match=r"a\.json: is not valid JSON .*; mend it") as caught:
+    with pytest.raises(InputError, match=r"a\.json: broken JSON .*; mend it") as caught:
         read_json(tmp_path / "a.json", "mend it")
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from files.atomic import replacing, write_text
+from files.atomic import make_folder, replacing, write_text
 from ops.poolers import BY_TITLE, OTHER_COLOUR
 from scripts.shift.measuring import ShiftedRun
 
@@ -99,7 +99,7 @@ def write_all(folder: Path, variants: Sequence[ShiftedVariant], images: int) -> 
     Args:
         images: how many images were shifted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"shift.{form}" for form in ("csv", "md", "png")]
     write_text(paths[0], as_csv(variants))
     write_text(paths[1], as_markdown(variants, images))
