@@ -22,8 +22,8 @@ Entry = TypeVar("Entry")
 def download(url: str, checksum: str | None, folder: Path) -> Path:
     """Download a file into `folder`, or find it there.
 
-    What arrived before a cut stays beside it as NAME.part, and the next call asks the server for
-    the rest alone.
+    What arrived before a cut stays beside it as NAME.part, and the next call asks the server only
+    for the rest.
 
     Args:
         url: of the file; its last part is the file's name.
@@ -62,7 +62,7 @@ def _resume(part: Path) -> Callable[[str, str, Any], None]:
             stream = opened.enter_context(part.open("ab"))
             have = stream.tell()
 
-            def look_at(response: requests.Response, **_: Any) -> None:
+            def check_answer(response: requests.Response, **_: Any) -> None:
                 opened.callback(response.close)
                 if response.status_code in (200, 416):  # the whole file comes, or no such rest
                     stream.truncate(0)
@@ -78,7 +78,7 @@ def _resume(part: Path) -> Callable[[str, str, Any], None]:
                 progressbar=opened.enter_context(bar),
                 chunk_size=CHUNK_BYTES,
                 headers=headers,
-                hooks={"response": look_at},
+                hooks={"response": check_answer},
             )
             get(url, stream, None)
         part.replace(output_file)

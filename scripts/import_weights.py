@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         make_folder(chosen.out.parent)
         if chosen.pixels is not None:
             if chosen.out.suffix != ".pt" or chosen.overrides:
-                raise InputError("--pixels: makes a backbone; give SOURCE and OUT.pt alone with it")
+                raise InputError("--pixels: makes a backbone; give only SOURCE and OUT.pt with it")
             import_backbone(chosen.source, chosen.out, chosen.pixels)
         elif chosen.out.suffix == ".pkl":
             export_detector(chosen.source, chosen.out)

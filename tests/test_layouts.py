@@ -207,7 +207,7 @@ def cut_json(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "told"),
+    ("name", "spoil", "message"),
     [
         ("pennfudan", spoil_labels, r"_mask\.png: cannot be read \(is no whole image\)"),
         ("pennfudan", widen_labels, r"_mask\.png: holds numbers of the shape \(24, 40\)"),
@@ -223,10 +223,10 @@ def cut_json(root: Path) -> None:
     ],
 )
 def test_damage_inside_a_set_is_one_line(
-    name: str, spoil: Callable[[Path], None], told: str, tmp_path: Path
+    name: str, spoil: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     getattr(published, name)(tmp_path)
     spoil(tmp_path)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         list(getattr(layouts, f"read_{name}")(tmp_path))
     assert "\n" not in str(error.value)

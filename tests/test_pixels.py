@@ -50,16 +50,16 @@ def test_a_resnet_sees_a_photograph_as_it_was_trained_to(pixels: str, tmp_path: 
 
 @pytest.mark.parametrize("pixels", INPUTS)
 @torch.no_grad()
-def test_vggs_convolutions_alone_see_a_photograph_as_they_were_trained_to(
+def test_vggs_convolutions_see_a_photograph_as_they_were_trained_to(
     pixels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs = randomised(torchvision_models.vgg16(num_classes=5).features).eval()
     tensors = {f"features.{name}": tensor for name, tensor in theirs.state_dict().items()}
     path = written(tensors, tmp_path, pixels)
     network = vgg16(stride=16, fc_dim=8, weights=path)
-    told = capsys.readouterr().out
-    assert "26 tensors loaded, 0 missing, 0 unexpected" in told
-    assert "fc6 and fc7 start at random" in told
+    message = capsys.readouterr().out
+    assert "26 tensors loaded, 0 missing, 0 unexpected" in message
+    assert "fc6 and fc7 start at random" in message
     found = network.trunk.eval()(Normalize(network.statistics)([IMAGE]))
     expected = theirs[:30](INPUTS[pixels](IMAGE)[None])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
@@ -77,8 +77,8 @@ def test_a_classifier_with_a_part_missing_is_still_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("tensors", "words", "expected"),
     [
-        ({"conv1.weight": torch.zeros(1)}, ["out.pkl"], "SOURCE and OUT.pt alone"),
-        ({"conv1.weight": torch.zeros(1)}, ["out.pt", "mask=false"], "SOURCE and OUT.pt alone"),
+        ({"conv1.weight": torch.zeros(1)}, ["out.pkl"], "give only SOURCE and OUT.pt"),
+        ({"conv1.weight": torch.zeros(1)}, ["out.pt", "mask=false"], "give only SOURCE and OUT.pt"),
         ({"backbone.stem.conv1.weight": torch.zeros(1)}, ["out.pt"], "whose pixels are known"),
     ],
 )
@@ -94,6 +94,6 @@ def test_what_has_no_pixels_to_be_stated_is_refused_in_one_line(
     torch.save(tensors, "source.pth")
     with pytest.raises(SystemExit):
         import_weights(["source.pth", *words, "--pixels", "rgb01"])
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1 and expected in told[0]
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 1 and expected in message[0]
     assert not list(tmp_path.glob("out*"))
