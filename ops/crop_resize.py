@@ -43,10 +43,12 @@ def plan(rois_on_map: Grid) -> RoIPlan:
 
 
 def _edge_to_edge(start: Tensor, end: Tensor, bins: int, size: int) -> AxisPlan:
-    number = bins * SAMPLES
     length = (end - start)[:, None]
-    steps = torch.arange(number, device=start.device) * length / (number - 1)
-    index = (start[:, None] + steps).unflatten(1, (bins, SAMPLES))  # [K, P, S]
+    steps = torch.arange(bins, device=start.device) * (length / (bins * SAMPLES - 1))  # [K, P]
+    # Counted from the nearer edge, so that the last sample is exactly on the last edge: off it by
+    # a rounding, it could miss the map.
+    index = torch.cat((start[:, None] + steps, end[:, None] - steps.flip(1)), dim=1)
+    index = index.unflatten(1, (bins, SAMPLES))  # [K, P, S]
     counts = torch.full_like(index[..., 0], SAMPLES, dtype=torch.int64)
     edges = start[:, None] + torch.arange(bins + 1, device=start.device) * length / bins + 0.5
     pairs = torch.stack((edges[:, :-1], edges[:, 1:]), dim=-1).detach()

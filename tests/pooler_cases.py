@@ -63,12 +63,17 @@ def _crop(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -
     fine = features.new_zeros(len(rois), features.shape[1], rows, columns)
     for k, (image, *box) in enumerate(rois.tolist()):
         x1, y1, x2, y2 = (edge * scale for edge in box)
-        for i in range(rows):
-            for j in range(columns):
-                y, x = y1 + i * (y2 - y1) / (rows - 1), x1 + j * (x2 - x1) / (columns - 1)
+        for i, y in enumerate(_edge_to_edge(y1, y2, rows)):
+            for j, x in enumerate(_edge_to_edge(x1, x2, columns)):
                 if 0 <= y <= height - 1 and 0 <= x <= width - 1:
                     fine[k, :, i, j] = _between(features[int(image)], y, x)
     return F.max_pool2d(fine, 2)
+
+
+def _edge_to_edge(start: float, end: float, count: int) -> list[float]:
+    """An even number of places, counted from the nearer edge."""
+    steps = [k * ((end - start) / (count - 1)) for k in range(count // 2)]
+    return [start + step for step in steps] + [end - step for step in reversed(steps)]
 
 
 def _between(plane: Tensor, y: float, x: float) -> Tensor:
@@ -111,7 +116,7 @@ CASES = {
     "warp adaptive": _warp(sampling_ratio=0),
     "warp mnc": Case(roi_warp, slow.roi_warp_mnc, {}, False, dict(MNC)),
     "warp mnc max": Case(roi_warp, _mnc_max, {}, False, {"mode": "mnc", "agg": "max"}),
-    "crop": _case(crop_resize, _crop, {}, False),
+    "crop": _case(crop_resize, _crop, {}, True),
     "prroi": _case(prroi_pool, slow.prroi_pool, {}, True),
 }
 

@@ -386,3 +386,13 @@ class TestCropAndResize:
         features = torch.randn(1, 2, 7, 8, dtype=torch.float64, requires_grad=True)
         boxes = roi(9.3, 7.1, 40.2, 37.9).requires_grad_()
         assert torch.autograd.gradcheck(lambda f, b: crop_resize(f, b, 3, 1 / 8), (features, boxes))
+
+
+def test_crops_last_sample_is_on_the_last_edge_in_any_precision():
+    features = torch.zeros(1, 1, 14, 14)
+    features[0, 0, -1, -1] = 1  # read only by a sample on the last centre
+    starts = torch.arange(0, 13, 0.37)
+    rois = torch.zeros(len(starts), 5)
+    rois[:, 1:3], rois[:, 3:] = starts[:, None], 13
+    for size in (2, 3, 7, 14):
+        assert (crop_resize(features, rois, size, 1.0)[:, 0, -1, -1] == 1).all()

@@ -135,7 +135,8 @@ const AXES = {
 // Crop and resize: 2 points a bin, those of all bins evenly spaced from edge to edge.
 AXES.crop = function edgeToEdge(start, end, size, { bins }) {
   const edge = (i) => start + (i * (end - start)) / bins + 0.5;
-  const place = (k) => start + (k * (end - start)) / (2 * bins - 1);
+  const [last, distance] = [2 * bins - 1, (end - start) / (2 * bins - 1)];
+  const place = (k) => (k < bins ? start + k * distance : end - (last - k) * distance);
   const axis = range(bins).map((i) => ({
     edges: [edge(i), edge(i + 1)],
     samples: range(2).map((k) => linearSample(place(2 * i + k), size, [0, size - 1])),
