@@ -1,4 +1,4 @@
-"""Averaging: an output bin is a weighted sum of cells, whatever the pooler.
+"""Averaging: for every pooler, an output bin is a weighted sum of cells.
 
 The operator takes the cells and weights of a `RoIPlan` and is differentiable in the features and in
 the weights; through the weights a gradient reaches the RoIs.
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from ops.roi_plan import RoIPlan
-from ops.roi_table import as_maps, cell_table, compute_dtype, read_sparse, spread, tap_gradients
+from ops.roi_table import (
+    as_maps,
+    cell_table,
+    compute_dtype,
+    empty_output,
+    read_sparse,
+    register_gradients,
+    spread,
+    tap_gradients,
+)
 
 
 def average(features: Tensor, plan: RoIPlan) -> Tensor:
@@ -37,12 +46,6 @@ def weighted_sum(features: Tensor, plan: list[Tensor]) -> Tensor:
     rows = read_sparse(cell_table(features), cells, weights, features.dtype)  # [K P Q, C]
     k, c, p, q = pooled.shape
     return rows.view(k, p, q, c).permute(0, 3, 1, 2)
-
-
-def empty_output(features: Tensor, row_cells: Tensor, column_cells: Tensor) -> Tensor:
-    """Room for ``[K, C, P, Q]``, channels last in memory."""
-    shape = (row_cells.shape[0], row_cells.shape[1], column_cells.shape[1], features.shape[1])
-    return features.new_empty(shape).permute(0, 3, 1, 2)
 
 
 def bin_cells(features: Tensor, image: Tensor, row_cells: Tensor, column_cells: Tensor) -> Tensor:
@@ -73,10 +76,10 @@ def _merged_bins(features: Tensor, plan: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _merged(cells: Tensor, weights: Tensor) -> Tensor:
-    """Weights ``[K, P, T]`` moved to the first mention of each cell of a bin, 0 at the others.
+    """Weights ``[K, P, T]`` with those of a repeated cell added up at its first place, 0 elsewhere.
 
-    Neighbouring samples share cells: at two samples per bin of at most a cell, 4 mentions per axis
-    are 2 or 3 cells, so a bin of 16 reads needs some 6.
+    The samples of a bin often read the same cells. Two samples in a bin of at most one cell name
+    four cells per axis, of which two or three differ, so about 6 of the bin's 16 reads are left.
     """
     same = cells[..., :, None] == cells[..., None, :]
     first = same.to(torch.uint8).argmax(-1)
@@ -109,34 +112,6 @@ def weighted_sum_weights_backward(
     )
 
 
-@weighted_sum.register_fake
-def _(features: Tensor, plan: list[Tensor]) -> Tensor:
-    return empty_output(features, plan[1], plan[3])
-
-
-@weighted_sum_backward.register_fake
-def _(grad: Tensor, features: Tensor, plan: list[Tensor]) -> Tensor:
-    return torch.empty_like(features, memory_format=torch.channels_last)
-
-
-@weighted_sum_weights_backward.register_fake
-def _(grad: Tensor, features: Tensor, plan: list[Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(plan[2]), torch.empty_like(plan[4])
-
-
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    features, plan = inputs
-    ctx.save_for_backward(features, *plan)
-
-
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    features, *plan = ctx.saved_tensors
-    to_features, to_plan = ctx.needs_input_grad
-    gradient = weighted_sum_backward(grad, features, plan) if to_features else None
-    rows, columns = None, None
-    if any(to_plan):
-        rows, columns = weighted_sum_weights_backward(grad, features, plan)
-    return gradient, [None, None, rows, None, columns]
-
-
-weighted_sum.register_autograd(_backward, setup_context=_save)
+register_gradients(
+    weighted_sum, weighted_sum_backward, weighted_sum_weights_backward, weights_at=(2, 4)
+)

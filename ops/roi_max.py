@@ -1,10 +1,10 @@
-"""Maximum: an output bin is the largest of its samples, whatever the pooler.
+"""Maximum: for every pooler, an output bin is the largest of its samples.
 
-As in Caffe's RoI pooling, the first sample in row-major order wins a tie and a NaN wins nothing.
-The gradient goes to the winning sample alone, and from it to the cells that the sample reads.
-Which sample won is not stored: the backward pass reads the samples again, block by block, into a
-buffer that then becomes their gradient. Memory beyond the output stays constant that way, and a
-second reading is cheaper than writing an argmax and masking with it.
+As in Caffe's RoI pooling, the first sample in row-major order wins a tie, and a NaN never wins.
+Only the winning sample gets the gradient, and passes it on to the cells that it reads. Which sample
+won is not stored. The backward pass computes the samples again, a block of RoIs at a time, and
+overwrites them with their gradients. So memory beyond the output is bounded by the block's size,
+and computing the samples twice is quicker than writing and reading the winners' numbers.
 
 Letters: K RoIs (k in a block), P x Q bins, S x R samples per bin, T x U cells per sample.
 """
@@ -15,11 +15,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ops.roi_average import empty_output
 from ops.roi_plan import RoIPlan
-from ops.roi_table import as_maps, cell_table, compute_dtype, read, spread, tap_gradients
+from ops.roi_table import (
+    as_maps,
+    cell_table,
+    compute_dtype,
+    empty_output,
+    read,
+    register_gradients,
+    spread,
+    tap_gradients,
+)
 
-# Bytes of a block's output, which a core's L2 cache should hold beside one candidate.
+# Bytes of a block's output; a core's L2 cache should hold this and one sample of each bin.
 _FORWARD_BLOCK = 1 << 20
 # Bytes of a block's samples in the backward pass.
 _BACKWARD_BLOCK = 8 << 20
@@ -40,7 +48,7 @@ def sample_max(features: Tensor, plan: list[Tensor]) -> Tensor:
         features: ``[N, C, H, W]``.
         plan: the image of each RoI, int64 ``[K]``; the rows its samples read, int64
             ``[K, P, S, T]``, their weights, and how many of the S are no padding, int64 ``[K, P]``;
-            the same of the columns, ``[K, Q, R, U]``.
+            the same three of the columns, ``[K, Q, R, U]``.
 
     Returns:
         ``[K, C, P, Q]`` in features' dtype, channels last in memory; 0 where there is no sample.
@@ -66,7 +74,7 @@ class _Block:
     Attributes:
         rois: int64 ``[k]``, their places among the K.
         cells, weights: of each of the samples, ``[S R, k P Q, T U]``.
-        absent: bool ``[k P Q]``, which bins have no sample; None where all have.
+        absent: bool ``[k P Q]``, which bins have no sample; None if every bin has one.
     """
 
     rois: Tensor
@@ -78,7 +86,11 @@ class _Block:
 def _blocks(
     features: Tensor, plan: list[Tensor], size: int, buffers: int | None = None
 ) -> Iterator[_Block]:
-    """Cut the RoIs into blocks of about `size` bytes in `buffers` (default: one per sample)."""
+    """Cut the RoIs into blocks of about `size` bytes.
+
+    Args:
+        buffers: how many arrays of the output's size count; None: one for each sample.
+    """
     if features.numel() == 0 or len(plan[0]) == 0:
         return
     dtype = compute_dtype(features)
@@ -120,7 +132,7 @@ def _lowest(table: Tensor) -> float:
 
 
 def _clean_table(features: Tensor) -> Tensor:
-    """The `cell_table` with NaN and -inf at the lowest finite number, which wins nothing."""
+    """The `cell_table` with the lowest finite number for NaN and -inf, so that they never win."""
     table = cell_table(features)
     return table.nan_to_num(nan=_lowest(table), neginf=_lowest(table), posinf=torch.inf)
 
@@ -142,7 +154,8 @@ def _gradients(
         samples = _read(table, block.cells.flatten(0, 1), block.weights.flatten(0, 1))
         samples = samples.view(len(block.cells), -1, table.shape[1])
         best = samples.amax(0)
-        # What no sample has claimed yet; a bin of nothing but NaN, or of no sample, has no winner.
+        # The gradient of bins whose winner is still to come. There is none without samples, or
+        # where all samples are NaN.
         unclaimed = rows[block.rois].to(table.dtype).reshape(best.shape)
         if block.absent is not None:
             unclaimed[block.absent] = 0
@@ -151,7 +164,7 @@ def _gradients(
         for sample in samples[:-1]:
             sample.eq_(best).mul_(unclaimed)
             unclaimed -= sample
-        samples[-1] = unclaimed  # some sample is the largest
+        samples[-1] = unclaimed  # in the remaining bins the last sample is the largest
         yield block, samples
 
 
@@ -188,34 +201,4 @@ def sample_max_weights_backward(
     return to_rows, to_columns
 
 
-@sample_max.register_fake
-def _(features: Tensor, plan: list[Tensor]) -> Tensor:
-    return empty_output(features, plan[1], plan[4])
-
-
-@sample_max_backward.register_fake
-def _(grad: Tensor, features: Tensor, plan: list[Tensor]) -> Tensor:
-    return torch.empty_like(features, memory_format=torch.channels_last)
-
-
-@sample_max_weights_backward.register_fake
-def _(grad: Tensor, features: Tensor, plan: list[Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(plan[2]), torch.empty_like(plan[5])
-
-
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    features, plan = inputs
-    ctx.save_for_backward(features, *plan)
-
-
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    features, *plan = ctx.saved_tensors
-    to_features, to_plan = ctx.needs_input_grad
-    gradient = sample_max_backward(grad, features, plan) if to_features else None
-    rows, columns = None, None
-    if any(to_plan):
-        rows, columns = sample_max_weights_backward(grad, features, plan)
-    return gradient, [None, None, rows, None, None, columns, None]
-
-
-sample_max.register_autograd(_backward, setup_context=_save)
+register_gradients(sample_max, sample_max_backward, sample_max_weights_backward, weights_at=(2, 5))
