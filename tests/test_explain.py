@@ -19,7 +19,7 @@ from scripts.explain.drawing import facts
 from scripts.explain.figure import Chosen, explain_figure
 from scripts.explain.geometry import Reading, Scene, bump
 from scripts.explain.poolers import WORDS, choose
-from scripts.explain_pooling import main
+from scripts.explain_pooling import figure, main, parser
 
 PROJECT = Path(__file__).resolve().parent.parent
 # On the grid, off it, over each border, smaller than a cell, at both strides.
@@ -209,6 +209,7 @@ def figures() -> dict[str, Canvas]:
         **article.figures(),
         "hero": hero.hero(),
         "strip": hero.strip(),
+        "crop": figure(parser().parse_args(["--pooler", "align", "crop"])),
         "explain": explain_figure(readings, features, Chosen(1, 2, 3)),
     }
 
@@ -278,14 +279,14 @@ def test_png_has_twice_the_size_and_shows_the_colours(figures):
 
 
 def test_the_figures_in_docs_are_what_the_code_draws(figures):
-    folders = {"hero": "images", "strip": "images"}
+    folders = {"hero": "images", "strip": "images", "crop": "images"}
     for name, canvas in figures.items():
         if name != "explain":
             file = PROJECT / "docs" / folders.get(name, "article") / f"{name}.svg"
             assert file.read_text(encoding="utf-8") == svg(canvas), f"{file} is out of date"
 
 
-def test_the_notes_name_the_slips_with_computed_numbers():
+def test_the_notes_correct_the_mistakes_with_computed_numbers():
     said = article.notes()
     assert "(9.44, 6.50) | (9.94, 6.50)" in said
     assert "bottom left | top right" in said

@@ -1,7 +1,7 @@
 """One worked example in eight figures: a 200 x 145 box of a 512 x 512 image, at stride 32.
 
-The example is the one of the article "Understanding Region of Interest, part 2 (RoI Align)"; the
-drawings are ours, made from the plans of our ops, and the notes say where the article slips.
+The example is that of the article "Understanding Region of Interest, part 2 (RoI Align)". The
+figures are drawn from the plans of this project's ops, and the notes list the article's mistakes.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,24 @@ from reporting import paper
 from scripts.explain import article_steps as steps
 from scripts.explain.article_notes import notes
 from scripts.explain.canvas import Canvas, Item, Line, Rect, Text, arrow, write
-from scripts.explain.drawing import BOX, EDGE, FOREIGN, INK, LOST_CUTTING, MARGIN, MUTED, READ, card
+from scripts.explain.drawing import (
+    BOX,
+    EDGE,
+    FOREIGN,
+    INK,
+    LOST_CUTTING,
+    MARGIN,
+    MUTED,
+    READ,
+    heading,
+    sheet,
+)
 from scripts.explain.figure import coverage_figure
 from scripts.explain.geometry import Reading
 from scripts.explain.poolers import choose
 
 WIDTH = steps.WIDTH
+Row = tuple[Any, ...]
 
 
 def figures() -> dict[str, Canvas]:
@@ -52,55 +64,47 @@ def _readings(*words: str) -> list[Reading]:
 
 
 def figure_coverage() -> Canvas:
-    """5: what RoIAlign reads beside RoIPool; above as the article draws them, below as they run."""
+    """5: RoIAlign beside RoIPool; above as in the article, below as the ops compute them."""
     return coverage_figure(
         _readings("align_thirds", "pool_floor", "align", "pool"), width=WIDTH, per_row=2
     )
 
 
 def figure_warp() -> Canvas:
-    """6: what RoIWarp reads; left as the article draws it, right as the paper compares it."""
+    """6: RoIWarp; on the left as in the article, on the right as in the paper's comparison."""
     return coverage_figure(_readings("warp_floor", "warp"), width=WIDTH)
 
 
 def figure_results() -> Canvas:
     """7: the Mask R-CNN paper's two tables."""
     items: list[Item] = [
-        Text(MARGIN, 44, "What it is worth", 22, INK, bold=True),
-        Text(MARGIN, 68, f"Mask R-CNN, tables 2c and 2d: {paper.SETTING}, percent", 14, MUTED),
+        *heading("What it is worth", f"Mask R-CNN, tables 2c and 2d: {paper.SETTING}, percent")
     ]
-    masks = [
-        (name, agg, *paper.MASKS[16, name, agg])
-        for name, agg in paper.ROWS[16]
-        if (16, name, agg) in paper.MASKS
+    y = _table(items, 106, "C4, stride 16", ("mask",), _rows(16, paper.MASKS))
+    both = _rows(32, paper.MASKS, paper.BOXES)
+    y = _table(items, y + 34, "C5, stride 32", ("mask", "box"), both)
+    return sheet(WIDTH, y + 16, items, "The paper's comparison of the three poolers")
+
+
+def _rows(stride: int, *tables: dict[tuple[int, str, str], tuple[float, ...]]) -> list[Row]:
+    """Pooler, aggregation and figures of the rows that are in all these tables of the paper."""
+    return [
+        (name, agg, *(figure for table in tables for figure in table[stride, name, agg]))
+        for name, agg in paper.ROWS[stride]
+        if all((stride, name, agg) in table for table in tables)
     ]
-    y = _table(items, 106, "C4, stride 16", (("mask", 3),), masks)
-    both = [
-        (name, agg, *paper.MASKS[32, name, agg], *paper.BOXES[32, name, agg])
-        for name, agg in paper.ROWS[32]
-        if (32, name, agg) in paper.BOXES
-    ]
-    y = _table(items, y + 34, "C5, stride 32", (("mask", 3), ("box", 3)), both)
-    description = "The paper's comparison of the three poolers"
-    return Canvas(WIDTH, y + 16, (card(WIDTH, y + 16), *items), description)
 
 
 def _table(
-    items: list[Item],
-    y: float,
-    heading: str,
-    groups: tuple[tuple[str, int], ...],
-    rows: Sequence[tuple[Any, ...]],
+    items: list[Item], y: float, title: str, kinds: tuple[str, ...], rows: Sequence[Row]
 ) -> float:
     """A table with the best of each column in bold; returns where it ends."""
-    first, step = 300.0, 84.0
-    right = first + step * sum(count for _, count in groups) - 26
-    items.append(Text(MARGIN, y, heading, 16, INK, bold=True))
-    x = first
-    for group, count in groups:
-        for k, name in enumerate(paper.FIGURES[:count]):
-            items.append(Text(x + k * step + 40, y, f"{group} {name}", 13, MUTED, "end"))
-        x += count * step
+    first, step = 340.0, 84.0
+    columns = [f"{kind} {name}" for kind in kinds for name in paper.FIGURES]
+    right = first + step * len(columns) - 66
+    items.append(Text(MARGIN, y, title, 16, INK, bold=True))
+    for k, name in enumerate(columns):
+        items.append(Text(first + k * step, y, name, 13, MUTED, "end"))
     items.append(Line(((MARGIN, y + 10), (right, y + 10)), INK, 1.4))
     best = [max(row[k] for row in rows) for k in range(2, len(rows[0]))]
     for row in rows:
@@ -108,10 +112,8 @@ def _table(
         items.append(Text(MARGIN, y, str(row[0]), 15, INK))
         items.append(Text(MARGIN + 110, y, str(row[1]), 15, MUTED))
         for k, value in enumerate(row[2:]):
-            text = f"{value:.1f}"
-            items.append(
-                Text(first + k * step + 40, y, text, 15, INK, "end", bold=value == best[k])
-            )
+            x, bold = first + k * step, value == best[k]
+            items.append(Text(x, y, f"{value:.1f}", 15, INK, "end", bold))
         items.append(Line(((MARGIN, y + 10), (right, y + 10)), "#e3e8ee", 1))
     return y + 16
 
@@ -119,16 +121,15 @@ def _table(
 def figure_claim() -> Canvas:
     """8: any pooler fits any model."""
     items: list[Item] = [
-        Text(MARGIN, 44, "One slot, any pooler", 22, INK, bold=True),
-        Text(
-            MARGIN, 68, "Every model hands boxes to a pooler and gets maps of one size.", 14, MUTED
+        *heading(
+            "One slot, any pooler", "Every model hands boxes to a pooler and gets maps of one size."
         ),
         Rect(348, 92, 274, 262, fill="#fbf4e2", stroke=BOX, line=2, radius=14, dash=(7, 5)),
     ]
     models = (
         ("Fast R-CNN", "given boxes", "classes, boxes"),
-        ("Faster R-CNN", "its own proposals", "classes, boxes"),
-        ("Mask R-CNN", "its own proposals", "classes, boxes, masks"),
+        ("Faster R-CNN", "boxes of its RPN", "classes, boxes"),
+        ("Mask R-CNN", "boxes of its RPN", "classes, boxes, masks"),
     )
     for index, (model, source, result) in enumerate(models):
         y = 112.0 + index * 80
@@ -146,7 +147,7 @@ def figure_claim() -> Canvas:
         _block(items, 646, y, 156, "heads", result)
     items.append(Text(485, 380, "pooler=pool    pooler=warp    pooler=align", 13, INK, "middle"))
     description = "Fast, Faster and Mask R-CNN each take any of the three poolers"
-    return Canvas(WIDTH, 404, (card(WIDTH, 404), *items), description)
+    return sheet(WIDTH, 404, items, description)
 
 
 def _block(items: list[Item], x: float, y: float, width: float, text: str, below: str) -> None:

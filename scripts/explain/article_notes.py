@@ -1,4 +1,4 @@
-"""The page beside the worked example's figures: what each shows, in numbers, and the slips."""
+"""The text beside the worked example's figures: their numbers, and the article's mistakes."""
 
 from scripts.explain.article_steps import CORNERS, SCENE, example, features
 from scripts.explain.geometry import Reading
@@ -6,8 +6,8 @@ from scripts.explain.poolers import choose
 
 COMMAND = "python scripts/explain_pooling.py --article"
 
-SLIPS = """\
-## Where the article slips
+MISTAKES = """\
+## Mistakes in the article
 
 | the article | right | why |
 |---|---|---|
@@ -17,16 +17,16 @@ while 6.50 counts from their edges |
 neighbours 10.50 and 11.50; the third is bottom left, the fourth bottom right |
 | Fast R-CNN of 2014, Mask R-CNN of 2018 | 2015 and 2017 | the years of the papers |
 
-And three simplifications, harmless once known:
+And three simplifications:
 
 - A 16 x 16 x 512 map of a 512 x 512 image is VGG16's *after* its fifth pooling layer (stride 32);
   conv5_3 itself has stride 16.
-- Points at the thirds of a bin are for teaching. Every library, and the ops here unless asked, put
-  sample k of n at (k + 1/2) / n: at the quarters. Then {quarters} cells hold no point instead of
-  {thirds}.
+- Points at the thirds of a bin are for teaching. Every library, and this project unless set
+  otherwise, puts sample k of n at (k + 1/2) / n: at the quarters. Then {quarters} cells hold no
+  point instead of {thirds}.
 - RoIPool and RoIWarp there cut coordinates down. The Fast R-CNN layer rounds them to the nearest
   cell, counts the last cell in, and lets bins overlap, so on this box it loses nothing and reads a
-  row that is not the box's. Figures 5 and 6 show both forms.
+  row from outside. Figures 5 and 6 show both forms.
 """
 
 
@@ -63,7 +63,7 @@ cut down, {len(warp.coverage.lost_mapping)} where it is rounded.
 7. ![](7_results.svg) The Mask R-CNN paper's tables 2c and 2d.
 8. ![](8_interchangeable.svg) Any pooler fits any of the models.
 """
-    slips = SLIPS.format(
+    mistakes = MISTAKES.format(
         first=first,
         quarters=len(uniform.cells_without_point()),
         thirds=len(thirds.cells_without_point()),
@@ -72,8 +72,8 @@ cut down, {len(warp.coverage.lost_mapping)} where it is rounded.
 # One box, pooled: eight figures
 
 A 512 x 512 image at stride 32, pooled into 3 x 3: the worked example of the article "Understanding
-Region of Interest, part 2 (RoI Align)", drawn from the plans that the ops here compute with, by
-`{COMMAND}`. The map's values are made up.
+Region of Interest, part 2 (RoI Align)", drawn by `{COMMAND}` from the
+plans that this project's ops compute with. The map's values are made up.
 
 {captions}
-{slips}"""
+{mistakes}"""

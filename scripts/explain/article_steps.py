@@ -13,15 +13,16 @@ from scripts.explain.drawing import (
     PAPER,
     POINT,
     Frame,
-    card,
     cell_numbers,
     grid_lines,
+    heading,
     number,
     on,
     outlines,
     output_cells,
     points,
     shade,
+    sheet,
     window,
 )
 from scripts.explain.figure import merged, point_zoom
@@ -51,7 +52,7 @@ def figure_map() -> Canvas:
     scale = side / width
     frame = Frame(MARGIN + side + 128, top, cell, (0, 0, 16, 16))
     items: list[Item] = [
-        *_heading("The box on the map", "The network makes each 32 × 32 pixels one cell."),
+        *heading("The box on the map", "The network makes each 32 × 32 pixels one cell."),
         Rect(MARGIN, top, side, side, fill="#e9edf3", stroke=EDGE),
         Rect(MARGIN + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale,
              fill="#fbe3d6", stroke=BOX, line=2.6),
@@ -80,7 +81,9 @@ def figure_map() -> Canvas:
         items.append(Text(x, y, f"{name}: {pixels:g} / {SCENE.stride}", 13, MUTED))
         items.append(Text(x, y + 22, number(cells), 20, INK, bold=True))
         y += 56
-    return _sheet(items, top + side + 62, "A box of an image and where it lies on the feature map")
+    return sheet(
+        WIDTH, top + side + 62, items, "A box of an image and where it lies on the feature map"
+    )
 
 
 def figure_bins() -> Canvas:
@@ -89,7 +92,7 @@ def figure_bins() -> Canvas:
     shown = window([reading])
     width, height = reading.bin_size
     x1, y1, x2, y2 = reading.box
-    items = _heading(
+    items = heading(
         "Bins and points",
         f"{x2 - x1:.2f} / 3 = {width:.2f} and {y2 - y1:.2f} / 3 = {height:.2f}: no bin is rounded.",
     )
@@ -111,17 +114,19 @@ def figure_bins() -> Canvas:
     half = MARGIN + 14 + (bottom and cell * (shown[2] - shown[0]) + 48)
     items.append(Text(MARGIN + 14, bottom + 26, "nine bins of equal size", 14, INK))
     count = len(reading.all_points)
-    said = f"{count} points, at one third and two thirds of a bin"
-    items.append(Text(half, bottom + 26, said, 14, INK))
-    return _sheet(items, bottom + 50, "The box cut into nine bins with four sampling points each")
+    below = f"{count} points, at one third and two thirds of a bin"
+    items.append(Text(half, bottom + 26, below, 14, INK))
+    return sheet(
+        WIDTH, bottom + 50, items, "The box cut into nine bins with four sampling points each"
+    )
 
 
 def figure_points() -> Canvas:
     """3: each point of the first bin with its four cells, their weights, and its value."""
     reading, values = example(), features()
-    items = _heading(
+    items = heading(
         "One point, four cells",
-        "Each point of the first bin takes the four nearest cells, the nearer the more.",
+        "Each point of the first bin takes the four nearest cells; nearer ones weigh more.",
     )
     gap = 22.0
     side = (WIDTH - 2 * MARGIN - 3 * gap) / 4
@@ -139,9 +144,8 @@ def figure_points() -> Canvas:
         items.append(Line(((x, y - 11), (x + side, y - 11)), MUTED, 1))
         items.append(Text(x, y + 9, "value", 14, INK, bold=True))
         items.append(Text(x + side, y + 9, f"{point.value(values):.2f}", 14, INK, "end", bold=True))
-    return _sheet(
-        items, 136 + side + 24 + 4 * 18 + 36, "Bilinear weights of the first bin's points"
-    )
+    height = 136 + side + 24 + 4 * 18 + 36
+    return sheet(WIDTH, height, items, "Bilinear weights of the first bin's points")
 
 
 def figure_values() -> Canvas:
@@ -150,7 +154,7 @@ def figure_values() -> Canvas:
     found = [point.value(values) for point in reading.points(0, 0)]
     largest = Reading(choose("align_thirds", agg="max"), SCENE).values(values)
     mean = reading.values(values)
-    items = _heading(
+    items = heading(
         "Four values, one number",
         "The largest or the mean of a bin's four values; the same for nine bins and every channel.",
     )
@@ -177,15 +181,4 @@ def figure_values() -> Canvas:
             items.append(Rect(x, y + 30 - back * 5, 108, 108, fill=PAPER, stroke="#9aa5b1"))
         items += output_cells(grid_x + 232, y + 30, 36, output)
         items.append(Text(grid_x + 232, y + 158, f"3 × 3 × {CHANNELS}", 14, INK, bold=True))
-    return _sheet(items, top + apart + 184, "Four sampled values become one output number")
-
-
-def _heading(text: str, below: str) -> list[Item]:
-    return [
-        Text(MARGIN, 44, text, 22, INK, bold=True),
-        Text(MARGIN, 68, below, 14, MUTED),
-    ]
-
-
-def _sheet(items: list[Item], height: float, description: str) -> Canvas:
-    return Canvas(WIDTH, height, (card(WIDTH, height), *items), description)
+    return sheet(WIDTH, top + apart + 184, items, "Four sampled values become one output number")

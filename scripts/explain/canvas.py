@@ -96,7 +96,7 @@ Item = Rect | Line | Shape | Dot | Text | Picture
 
 @dataclass(frozen=True)
 class Canvas:
-    """`description` is what a screen reader says."""
+    """A picture; `description` is read aloud by screen readers."""
 
     width: float
     height: float
@@ -108,7 +108,7 @@ class Canvas:
 
 
 def write(canvas: Canvas, path: Path) -> None:
-    """Write a .svg or .png, as the name says, atomically."""
+    """Write a .svg or .png file, atomically."""
     make_folder(path.parent)
     if path.suffix == ".svg":
         write_text(path, svg(canvas))
@@ -145,47 +145,52 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _svg_line(stroke: str, line: float, dash: Iterable[float], opacity: float) -> str:
-    text = f' stroke="{stroke}" stroke-width="{_n(line)}"' if stroke != "none" else ""
-    pattern = " ".join(_n(part) for part in dash)
-    text += f' stroke-dasharray="{pattern}"' if pattern else ""
-    return text + (f' opacity="{_n(opacity)}"' if opacity < 1 else "")
+def _tag(name: str, text: str | None = None, **attributes: Any) -> str:
+    """An element; attributes that are None are left out."""
+    written = "".join(
+        f' {key.replace("_", "-")}="{value if isinstance(value, str) else _n(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}/>" if text is None else f"<{name}{written}>{escape(text)}</{name}>"
+
+
+def _stroke(item: Rect | Line | Dot) -> dict[str, Any]:
+    if item.stroke == "none":
+        return {}
+    dash = " ".join(map(_n, getattr(item, "dash", ())))
+    return {"stroke": item.stroke, "stroke_width": item.line, "stroke_dasharray": dash or None}
+
+
+def _opacity(item: Rect | Line | Shape) -> float | None:
+    return item.opacity if item.opacity < 1 else None
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
 
 
 def _svg_item(item: Item) -> str:
     match item:
-        case Rect(x, y, w, h, fill, stroke, line, radius, opacity, dash):
-            corner = f' rx="{_n(radius)}"' if radius else ""
-            return (
-                f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}"{corner} '
-                f'fill="{fill}"{_svg_line(stroke, line, dash, opacity)}/>'
-            )
-        case Line(points, stroke, line, opacity, dash):
-            path = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
-            return (
-                f'<polyline points="{path}" fill="none"{_svg_line(stroke, line, dash, opacity)}/>'
-            )
-        case Shape(points, fill, opacity):
-            path = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
-            return f'<polygon points="{path}" fill="{fill}"{_svg_line("none", 0, (), opacity)}/>'
-        case Dot(x, y, radius, fill, stroke, line):
-            return (
-                f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" fill="{fill}"'
-                f"{_svg_line(stroke, line, (), 1)}/>"
-            )
+        case Rect(x, y, w, h, fill):
+            look = {"rx": item.radius or None, "fill": fill, **_stroke(item)}
+            return _tag("rect", x=x, y=y, width=w, height=h, **look, opacity=_opacity(item))
+        case Line(points):
+            look = {"fill": "none", **_stroke(item), "opacity": _opacity(item)}
+            return _tag("polyline", points=_path(points), **look)
+        case Shape(points, fill):
+            return _tag("polygon", points=_path(points), fill=fill, opacity=_opacity(item))
+        case Dot(x, y, radius, fill):
+            return _tag("circle", cx=x, cy=y, r=radius, fill=fill, **_stroke(item))
         case Text(x, y, text, size, fill, anchor, bold):
-            weight = ' font-weight="600"' if bold else ""
-            side = "" if anchor == "start" else f' text-anchor="{anchor}"'
-            return (
-                f'<text x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" fill="{fill}"{side}{weight}>'
-                f"{escape(text)}</text>"
-            )
+            look = {"text_anchor": None if anchor == "start" else anchor}
+            look["font_weight"] = "600" if bold else None
+            return _tag("text", text, x=x, y=y, font_size=size, fill=fill, **look)
         case Picture(x, y, w, h, pixels, smooth):
-            style = "" if smooth else ' style="image-rendering:pixelated"'
-            return (
-                f'<image x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" '
-                f'preserveAspectRatio="none"{style} href="{_data_url(pixels, smooth)}"/>'
-            )
+            look = {"style": None if smooth else "image-rendering:pixelated"}
+            look["href"] = _data_url(pixels, smooth)
+            shape = {"x": x, "y": y, "width": w, "height": h, "preserveAspectRatio": "none"}
+            return _tag("image", **shape, **look)
 
 
 def _data_url(pixels: np.ndarray, smooth: bool) -> str:
@@ -218,67 +223,37 @@ def png(canvas: Canvas, scale: float = 2.0) -> bytes:
 
 
 def _points(pixels: float) -> float:
-    """Pixels as the typographer's points, matplotlib's unit of line and text."""
+    """Pixels as points (1/72 inch), matplotlib's unit of lines and text."""
     return pixels * 72 / MATPLOTLIB_DPI
 
 
-def _dashes(dash: tuple[float, ...], line: float) -> object:
-    return (0, tuple(part / line for part in dash)) if dash else "-"
-
-
-def _draw(axes, item: Item, order: int) -> None:  # type: ignore[no-untyped-def]
+def _draw(axes: Any, item: Item, order: int) -> None:
+    look: dict[str, Any] = {"zorder": order}
+    if isinstance(item, Rect | Line | Dot):
+        look["linewidth"] = _points(item.line)
+    if isinstance(item, Rect | Line | Shape):
+        look["alpha"] = item.opacity
+    if isinstance(item, Rect | Line) and item.dash:
+        look["linestyle"] = (0, tuple(part / item.line for part in item.dash))
     match item:
-        case Rect(x, y, w, h, fill, stroke, line, radius, opacity, dash):
-            look: dict[str, Any] = {
-                "facecolor": fill,
-                "edgecolor": stroke,
-                "linewidth": _points(line),
-                "alpha": opacity,
-                "linestyle": _dashes(dash, line),
-                "zorder": order,
-            }
-            if radius:
-                style = f"round,pad=0,rounding_size={radius}"
+        case Rect(x, y, w, h, fill, stroke):
+            look |= {"facecolor": fill, "edgecolor": stroke}
+            if item.radius:
+                style = f"round,pad=0,rounding_size={item.radius}"
                 axes.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, **look))
             else:
                 axes.add_patch(Rectangle((x, y), w, h, joinstyle="miter", **look))
-        case Line(points, stroke, line, opacity, dash):
-            xs, ys = zip(*points, strict=True)
-            axes.plot(
-                xs,
-                ys,
-                color=stroke,
-                linewidth=_points(line),
-                alpha=opacity,
-                linestyle=_dashes(dash, line),
-                solid_capstyle="butt",
-                zorder=order,
-            )
-        case Shape(points, fill, opacity):
-            axes.add_patch(
-                Polygon(points, facecolor=fill, alpha=opacity, linewidth=0, zorder=order)
-            )
-        case Dot(x, y, radius, fill, stroke, line):
-            circle = {"facecolor": fill, "edgecolor": stroke, "linewidth": _points(line)}
-            axes.add_patch(Circle((x, y), radius, zorder=order, **circle))
+        case Line(points, stroke):
+            axes.plot(*zip(*points, strict=True), color=stroke, solid_capstyle="butt", **look)
+        case Shape(points, fill):
+            axes.add_patch(Polygon(points, facecolor=fill, linewidth=0, **look))
+        case Dot(x, y, radius, fill, stroke):
+            axes.add_patch(Circle((x, y), radius, facecolor=fill, edgecolor=stroke, **look))
         case Text(x, y, text, size, fill, anchor, bold):
-            side = {"start": "left", "middle": "center", "end": "right"}[anchor]
-            axes.text(
-                x,
-                y,
-                text.replace("$", r"\$"),
-                fontsize=_points(size * 0.94),  # DejaVu is wider and taller than the web's fonts
-                color=fill,
-                ha=side,
-                va="baseline",
-                fontweight="bold" if bold else "normal",
-                zorder=order,
-            )
+            look["ha"] = {"start": "left", "middle": "center", "end": "right"}[anchor]
+            look["fontsize"] = _points(size * 0.94)  # DejaVu is wider than the web's fonts
+            look["fontweight"] = "bold" if bold else "normal"
+            axes.text(x, y, text.replace("$", r"\$"), color=fill, va="baseline", **look)
         case Picture(x, y, w, h, pixels, smooth):
-            axes.imshow(
-                pixels,
-                extent=(x, x + w, y + h, y),
-                interpolation="bilinear" if smooth else "nearest",
-                aspect="auto",
-                zorder=order,
-            )
+            look["interpolation"] = "bilinear" if smooth else "nearest"
+            axes.imshow(pixels, extent=(x, x + w, y + h, y), aspect="auto", **look)

@@ -1,4 +1,4 @@
-"""What a pooler does with a box, drawn: the map with its coverage, one point, and the output."""
+"""The parts of a figure: the map with its coverage, bins and points, the output, the legend."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from scripts.explain.canvas import Dot, Item, Line, Rect, Text
+from scripts.explain.canvas import Canvas, Dot, Item, Line, Rect, Text
 from scripts.explain.geometry import Box, Cell, Reading, overlapped
 
 INK, MUTED, GRID, PAPER, EDGE = "#1b2330", "#566273", "#cfd6df", "#ffffff", "#d5dbe3"
@@ -16,22 +16,23 @@ READ = "#ffe08a"
 LOST_MAPPING, LOST_CUTTING, FOREIGN = "#1f4e9c", "#8fbdf2", "#63be6b"
 POINT = "#b02a5b"
 MARGIN = 28.0
+Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole cells
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a window of the map lies on the canvas.
+    """Where a part of the map is drawn on the canvas.
 
     Attributes:
-        x, y: the window's top left corner on the canvas.
+        x, y: its top left corner on the canvas.
         cell: pixels per feature cell.
-        window: the first and last cells shown, x1 y1 x2 y2 in cells.
+        window: the part of the map, x1 y1 x2 y2 in cells.
     """
 
     x: float
     y: float
     cell: float
-    window: tuple[int, int, int, int]
+    window: Window
 
     @property
     def width(self) -> float:
@@ -40,6 +41,10 @@ class Frame:
     @property
     def height(self) -> float:
         return (self.window[3] - self.window[1]) * self.cell
+
+    @property
+    def bottom(self) -> float:
+        return self.y + self.height
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         return self.x + (x - self.window[0]) * self.cell, self.y + (y - self.window[1]) * self.cell
@@ -53,8 +58,8 @@ class Frame:
         return self.rect((x, y, x + 1, y + 1), **look)
 
 
-def window(readings: Sequence[Reading], margin: int = 1) -> tuple[int, int, int, int]:
-    """The part of the map that shows all that the readings touch, and a margin."""
+def window(readings: Sequence[Reading], margin: int = 1) -> Window:
+    """The part of the map with all cells that the readings or their boxes touch, and a margin."""
     touched: set[Cell] = set()
     for reading in readings:
         touched |= reading.coverage.read | reading.coverage.inside | overlapped(reading.mapped)
@@ -71,38 +76,36 @@ def window(readings: Sequence[Reading], margin: int = 1) -> tuple[int, int, int,
 
 
 def grid_lines(frame: Frame) -> list[Item]:
-    """The map's cells as thin lines, with the column and row numbers where there is room."""
-    x1, y1, x2, y2 = frame.window
-    items: list[Item] = [frame.rect((x1, y1, x2, y2), fill="#f6f8fa")]
-    return items + _lattice(frame)
+    """The map's cells, empty."""
+    return [frame.rect(frame.window, fill="#f6f8fa"), *_lattice(frame)]
 
 
 def _lattice(frame: Frame) -> list[Item]:
+    """The lines between cells."""
     x1, y1, x2, y2 = frame.window
-    lines: list[Item] = [
-        Line((frame.at(x, y1), frame.at(x, y2)), GRID, 1) for x in range(x1, x2 + 1)
-    ]
-    return lines + [Line((frame.at(x1, y), frame.at(x2, y)), GRID, 1) for y in range(y1, y2 + 1)]
+    ends = [((x, y1), (x, y2)) for x in range(x1, x2 + 1)]
+    ends += [((x1, y), (x2, y)) for y in range(y1, y2 + 1)]
+    return [Line((frame.at(*a), frame.at(*b)), GRID, 1) for a, b in ends]
 
 
 def cell_numbers(frame: Frame, size: float = 11) -> list[Item]:
     """Column numbers above the window and row numbers left of it."""
     x1, y1, x2, y2 = frame.window
     every = max(1, round(18 / frame.cell + 0.49))
-    above: list[Item] = []
+    numbers: list[Item] = []
     for x in range(x1, x2, every):
         px, py = frame.at(x + 0.5, y1)
-        above.append(Text(px, py - 5, str(x), size, MUTED, "middle"))
+        numbers.append(Text(px, py - 5, str(x), size, MUTED, "middle"))
     for y in range(y1, y2, every):
         px, py = frame.at(x1, y + 0.5)
-        above.append(Text(px - 6, py + size * 0.36, str(y), size, MUTED, "end"))
-    return above
+        numbers.append(Text(px - 6, py + size * 0.36, str(y), size, MUTED, "end"))
+    return numbers
 
 
 def coverage_cells(frame: Frame, reading: Reading, strength: float = 1.0) -> list[Item]:
-    """The cells in the colours of what becomes of them; the fainter, the smaller the weight.
+    """The cells coloured as read, lost or foreign; those of little weight are paler.
 
-    `strength` below 1 lets what lies under them show.
+    `strength` below 1 makes all of them translucent.
     """
     covered, share = reading.coverage, reading.weights()
     most = max(share.values(), default=1.0)
@@ -121,19 +124,17 @@ def coverage_cells(frame: Frame, reading: Reading, strength: float = 1.0) -> lis
     return items + _lattice(frame)
 
 
-def value_cells(frame: Frame, features: Tensor, cells: Iterable[Cell] | None = None) -> list[Item]:
-    """The map's values as shades of blue grey, printed where there is room."""
-    x1, y1, x2, y2 = frame.window
-    every = [(x, y) for y in range(y1, y2) for x in range(x1, x2)]
+def value_cells(frame: Frame, values: Tensor, cells: Iterable[Cell]) -> list[Item]:
+    """Some values of a map as shades of violet, with their numbers if cells are large enough."""
     items: list[Item] = []
-    for x, y in every if cells is None else sorted(cells):
-        value = float(features[y, x])
-        items.append(frame.cell_rect((x, y), fill=shade(value)))
-        if frame.cell >= 26:
+    size = min(14.0, frame.cell * 0.32)
+    for x, y in cells:
+        value = float(values[y, x])
+        items.append(frame.cell_rect((x, y), fill=shade(value), stroke="#ffffff", line=1.5))
+        if frame.cell >= 24:
             px, py = frame.at(x + 0.5, y + 0.5)
-            size = min(13.0, frame.cell * 0.36)
             items.append(Text(px, py + size * 0.36, f"{value:.2f}", size, on(value), "middle"))
-    return items + _lattice(frame)
+    return items
 
 
 def shade(value: float) -> str:
@@ -161,7 +162,7 @@ def outlines(frame: Frame, reading: Reading, *, bins: bool = True) -> list[Item]
 
 
 def points(frame: Frame, reading: Reading) -> list[Item]:
-    """The sampling points, small enough to stay apart."""
+    """The sampling points, as dots that do not touch each other."""
     shown = reading.all_points
     xs, ys = ({point.x for point in shown}, {point.y for point in shown})
     gap = min((_closest(places) for places in (xs, ys)), default=1.0) * frame.cell
@@ -171,7 +172,7 @@ def points(frame: Frame, reading: Reading) -> list[Item]:
 
 
 def _closest(places: set[float]) -> float:
-    """The smallest distance between two places along an axis; a cell where there is but one."""
+    """The smallest distance between two places along an axis; one cell if there is one place."""
     ordered = sorted(places)
     return min((b - a for a, b in pairwise(ordered)), default=1.0)
 
@@ -186,12 +187,12 @@ def map_panel(frame: Frame, reading: Reading, *, bins: bool = True) -> list[Item
 
 
 def facts(reading: Reading) -> list[str]:
-    """What is to be said in numbers: sizes in cells, and how many cells are lost or foreign."""
+    """Sizes in cells, and how many cells are lost or foreign, as lines of text."""
     x1, y1, x2, y2 = reading.box
     a1, b1, a2, b2 = reading.mapped
     width, height = reading.bin_size
     covered = reading.coverage
-    said = [
+    lines = [
         f"box {number(x2 - x1)} × {number(y2 - y1)} cells at ({number(x1)}, {number(y1)})",
         f"mapped to {number(a2 - a1)} × {number(b2 - b1)} at ({number(a1)}, {number(b1)})",
         f"first bin {number(width)} × {number(height)}",
@@ -199,19 +200,18 @@ def facts(reading: Reading) -> list[str]:
         f"read from outside: {len(covered.foreign)}",
     ]
     if reading.pooler.sampled:
-        said.append(f"cells of the box without a point: {len(reading.cells_without_point())}")
-    return said
+        lines.append(f"cells of the box without a point: {len(reading.cells_without_point())}")
+    return lines
 
 
 def number(value: float) -> str:
-    """At most two decimals, none that are zero."""
+    """A number with at most two decimals, without trailing zeros."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def legend(x: float, y: float, shown: Sequence[Reading], width: float) -> tuple[list[Item], float]:
     """The colours that occur, in rows of at most `width`; returns the items and their height."""
-    covered = [reading.coverage for reading in shown]
     entries = [(BOX, "the true box", "line"), (MAPPED, "the box as mapped", "dash")]
     if any(reading.pooler.sampled for reading in shown):
         entries.append((POINT, "sampling point", "dot"))
@@ -221,7 +221,7 @@ def legend(x: float, y: float, shown: Sequence[Reading], width: float) -> tuple[
         ("lost_cutting", LOST_CUTTING, "lost by cutting the bins"),
         ("foreign", FOREIGN, "read from outside the box"),
     ):
-        if any(getattr(c, name) for c in covered):
+        if any(getattr(reading.coverage, name) for reading in shown):
             entries.append((colour, text, "fill"))
     items: list[Item] = []
     px, py = x, y
@@ -243,20 +243,19 @@ def _swatch(x: float, y: float, colour: str, kind: str) -> list[Item]:
     return [Rect(x + 0.5, y - 6.5, 15, 13, stroke=colour, line=2, dash=dash)]
 
 
-def card(width: float, height: float) -> Rect:
-    """The sheet under a figure: the same on a light page and on a dark one."""
-    return Rect(0.5, 0.5, width - 1, height - 1, fill=PAPER, stroke=EDGE, radius=14)
-
-
 def output_cells(x: float, y: float, side: float, values: Tensor) -> list[Item]:
     """A pooler's output ``[rows, columns]`` as shades and numbers."""
-    items: list[Item] = []
-    size = min(14.0, side * 0.32)
-    for i, row in enumerate(values.tolist()):
-        for j, value in enumerate(row):
-            at = x + j * side, y + i * side
-            items.append(Rect(*at, side, side, fill=shade(value), stroke="#ffffff", line=1.5))
-            if side >= 24:
-                middle = at[0] + side / 2, at[1] + side / 2 + size * 0.36
-                items.append(Text(*middle, f"{value:.2f}", size, on(value), "middle"))
-    return items
+    rows, columns = values.shape
+    cells = [(j, i) for i in range(rows) for j in range(columns)]
+    return value_cells(Frame(x, y, side, (0, 0, columns, rows)), values, cells)
+
+
+def heading(text: str, below: str) -> list[Item]:
+    """The first two lines of a figure."""
+    return [Text(MARGIN, 44, text, 22, INK, bold=True), Text(MARGIN, 68, below, 14, MUTED)]
+
+
+def sheet(width: float, height: float, items: list[Item], description: str) -> Canvas:
+    """The items on a white card, so that they look the same on light and dark pages."""
+    card = Rect(0.5, 0.5, width - 1, height - 1, fill=PAPER, stroke=EDGE, radius=14)
+    return Canvas(width, height, (card, *items), description)

@@ -12,13 +12,14 @@ from scripts.explain.drawing import (
     MUTED,
     POINT,
     Frame,
-    card,
+    Window,
     facts,
     legend,
     map_panel,
     on,
     output_cells,
     shade,
+    sheet,
     value_cells,
     window,
 )
@@ -32,19 +33,26 @@ LIST = 130.0  # width of the list of a bin's points
 
 @dataclass(frozen=True)
 class Chosen:
-    """The bin (row, column) and the number of its sample that a figure looks at closely."""
+    """The bin (row, column) that a figure enlarges, and which of its samples."""
 
     row: int = 0
     column: int = 0
     sample: int = 0
 
 
-def title(x: float, y: float, reading: Reading) -> list[Item]:
-    agg = reading.pooler.agg
-    return [
-        Text(x, y, reading.pooler.title, 20, INK, bold=True),
-        Text(x, y + 20, f"{reading.pooler.subtitle}, {agg}", 13, MUTED),
-    ]
+def side_by_side(
+    readings: Sequence[Reading], column: float, top: float = 0.0, shown: Window | None = None
+) -> tuple[list[Frame], list[Item]]:
+    """Room for the map of each reading, in columns of this width, and the titles above."""
+    shown = shown or window(readings)
+    cell = min(column / (shown[2] - shown[0]), 420 / (shown[3] - shown[1]))
+    frames, titles = [], []
+    for k, reading in enumerate(readings):
+        x, pooler = LEFT + k * (column + GAP), reading.pooler
+        frames.append(Frame(x, top + 96, cell, shown))
+        titles.append(Text(x, top + 42, pooler.title, 20, INK, bold=True))
+        titles.append(Text(x, top + 62, f"{pooler.subtitle}, {pooler.agg}", 13, MUTED))
+    return frames, titles
 
 
 def coverage_figure(
@@ -82,21 +90,19 @@ def explain_figure(
 
 def _maps(readings: Sequence[Reading], column: float, per_row: int) -> tuple[list[Item], float]:
     """Title, map and facts of each; returns where they end."""
-    shown, top = window(readings), 0.0
-    cell = min(column / (shown[2] - shown[0]), 420 / (shown[3] - shown[1]))
     items: list[Item] = []
-    bottom = top
-    for index, reading in enumerate(readings):
-        if index % per_row == 0:
-            top = bottom
-        x = LEFT + index % per_row * (column + GAP)
-        frame = Frame(x, top + 96, cell, shown)
-        items += [*title(x, top + 42, reading), *map_panel(frame, reading)]
-        y = top + 96 + frame.height + 26
-        for text in facts(reading):
-            items.append(Text(x, y, text, 12.5, INK))
-            y += 19
-        bottom = max(bottom, y)
+    shown, bottom = window(readings), 0.0
+    for first in range(0, len(readings), per_row):
+        row = readings[first : first + per_row]
+        frames, titles = side_by_side(row, column, bottom, shown)
+        items += titles
+        for frame, reading in zip(frames, row, strict=True):
+            items += map_panel(frame, reading)
+            y = frame.bottom + 26
+            for text in facts(reading):
+                items.append(Text(frame.x, y, text, 12.5, INK))
+                y += 19
+            bottom = max(bottom, y)
     return items, bottom
 
 
@@ -105,7 +111,7 @@ def finished(items: list[Item], y: float, readings: Sequence[Reading], width: fl
     keys, tall = legend(LEFT, y + 14, readings, width - LEFT - MARGIN)
     height = y + 14 + tall + 8
     names = ", ".join(reading.pooler.title for reading in readings)
-    return Canvas(width, height, (card(width, height), *items, *keys), f"{names} on one box")
+    return sheet(width, height, [*items, *keys], f"{names} on one box")
 
 
 def look_closely(
@@ -167,7 +173,7 @@ def point_zoom(x: float, y: float, side: float, point: Point, features: Tensor) 
 
 
 def merged(point: Point) -> dict[Cell, float]:
-    """A point's weight of each cell; at the map's border the same cell is named twice."""
+    """A point's weight of each cell; at the map's border a point names the same cell twice."""
     weights: dict[Cell, float] = {}
     for cell, weight in zip(point.cells, point.weights, strict=True):
         weights[cell] = weights.get(cell, 0.0) + weight
@@ -181,7 +187,7 @@ def _at(features: Tensor, cell: Cell) -> float:
 def _whole_cells(
     x: float, y: float, heading: str, reading: Reading, features: Tensor, chosen: Chosen
 ) -> tuple[list[Item], float]:
-    """A bin without samples: the cells it reads, the largest of them ringed where that is taken."""
+    """A bin that is read without points: its cells, with a ring around the largest if it counts."""
     read: dict[Cell, float] = {}
     for point in reading.points(chosen.row, chosen.column):
         for cell, weight in merged(point).items():
@@ -192,7 +198,7 @@ def _whole_cells(
     size = min(ZOOM / max(shown[2] - shown[0], shown[3] - shown[1]), 62.0)
     frame = Frame(x, y + 14, size, shown)
     items: list[Item] = [Text(x, y, f"{heading}, {len(read)} cells", 14, INK, bold=True)]
-    items += value_cells(frame, features, read)
+    items += value_cells(frame, features, sorted(read))
     px, total = x + ZOOM + 14, float(reading.values(features)[chosen.row, chosen.column])
     if reading.pooler.agg == "max":
         largest = max(read, key=lambda cell: _at(features, cell))

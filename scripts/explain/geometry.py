@@ -1,7 +1,7 @@
-"""What a pooler does with one box, as things to draw: taken from the plan the op computes with.
+"""What a pooler does with one box, in a form to draw.
 
-Nothing here knows how a pooler rounds or samples. Each `DrawnPooler` has the function of `ops` that
-makes its plan; box, bins, points, weights and coverage are read off that plan.
+Nothing here knows how a pooler rounds or samples: box, bins, points, weights and coverage are all
+read off the plan that the pooler's op computes with.
 
 Coordinates are continuous feature coordinates, in cells: cell (x, y) covers ``[x, x + 1)`` by
 ``[y, y + 1)``, so the centre of cell 9 is 9.5. Only `Scene.box` is in image pixels.
@@ -10,6 +10,7 @@ Coordinates are continuous feature coordinates, in cells: cell (x, y) covers ``[
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from torch import Tensor
 from ops.errors import InputError
 from ops.roi_plan import AxisPlan, Grid, RoIPlan, grid
 from scripts.explain.poolers import DrawnPooler
-from scripts.explain.poolers import choose as choose  # a reading is made of both
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Cell = tuple[int, int]  # x, y
@@ -33,7 +33,7 @@ class Scene:
         image_size: (height, width) in pixels.
         stride: image pixels per feature cell.
         output_size: (rows, columns) of bins.
-        cells: (rows, columns) of the map where it is known; None derives them from the stride.
+        cells: (rows, columns) of the map; None derives them from the stride.
     """
 
     box: Box
@@ -53,25 +53,23 @@ class Scene:
 
     @property
     def map_size(self) -> tuple[int, int]:
-        """(rows, columns) of the feature map; an unfinished cell at the border counts."""
+        """(rows, columns) of the feature map, with those that the image fills only in part."""
         height, width = self.image_size
         return self.cells or (-(-height // self.stride), -(-width // self.stride))
-
-    def blank(self) -> Tensor:
-        """A map of zeros ``[1, 1, H, W]``, for the sizes alone."""
-        return torch.zeros(1, 1, *self.map_size, dtype=torch.float64)
 
     def rois(self) -> Tensor:
         """float64 ``[1, 5]``: image index 0 and the box."""
         return torch.tensor([[0.0, *self.box]], dtype=torch.float64)
 
     def grid(self, output_size: tuple[int, int] | None = None) -> Grid:
-        return grid(self.blank(), self.rois(), output_size or self.output_size, 1 / self.stride)
+        """The box in the map's coordinates, and its bins."""
+        blank = torch.zeros(1, 1, *self.map_size, dtype=torch.float64)
+        return grid(blank, self.rois(), output_size or self.output_size, 1 / self.stride)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One bilinear sample: where it lies, the cells it reads, and their weights (same order)."""
+    """One sample: where it lies, the cells it reads (row by row), and the weight of each."""
 
     x: float
     y: float
@@ -86,14 +84,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Cells by what becomes of them.
+    """The cells that a pooler reads, and those of the box that it loses.
 
     Attributes:
         inside: cells that the true box overlaps.
         read: cells that some output reads with a weight other than zero.
-        lost_mapping: inside, unread, and outside the box as the pooler maps it to the grid.
-        lost_cutting: inside, unread, although within the mapped box: cut off with the bins.
-        foreign: read, although the true box does not touch them.
+        lost_mapping: inside and not read, because the pooler's mapped box does not cover them.
+        lost_cutting: inside and not read, because no bin of the mapped box covers them.
+        foreign: read, although the true box does not overlap them.
     """
 
     inside: Cells
@@ -122,7 +120,7 @@ class Reading:
 
     @cached_property
     def mapped(self) -> Box:
-        """The box as the pooler maps it to the grid: what a single bin of it would be."""
+        """The box as the pooler maps it to the grid: its bin if it had only one."""
         (whole,) = _bins(self.pooler.plan(self.scene.grid((1, 1))))
         return whole[0]
 
@@ -139,8 +137,16 @@ class Reading:
 
     def points(self, i: int, j: int) -> tuple[Point, ...]:
         """The samples of bin (i, j), row by row."""
-        rows, columns = _samples(self.plan.rows, i), _samples(self.plan.columns, j)
-        return tuple(_point(row, column) for row in rows for column in columns)
+        return tuple(
+            Point(
+                x,
+                y,
+                tuple((column, row) for row in ys for column in xs),
+                tuple(v * u for v in wy for u in wx),
+            )
+            for y, ys, wy in _samples(self.plan.rows, i)
+            for x, xs, wx in _samples(self.plan.columns, j)
+        )
 
     @cached_property
     def all_points(self) -> tuple[Point, ...]:
@@ -148,22 +154,34 @@ class Reading:
         return tuple(p for i in range(rows) for j in range(columns) for p in self.points(i, j))
 
     @cached_property
+    def _totals(self) -> tuple[list[float], list[float]]:
+        """The weights of the map's rows and of its columns, summed over bins."""
+        axes = [axis.averaged() for axis in (self.plan.rows, self.plan.columns)]
+        rows, columns = (torch.bincount(c.flatten(), w.flatten()).tolist() for c, w in axes)
+        return rows, columns
+
+    @cached_property
     def coverage(self) -> Coverage:
-        return coverage(self.plan, self.box, self.mapped, self.scene.map_size)
+        rows, columns = self.scene.map_size
+        inside = overlapped(self.box) & set(product(range(columns), range(rows)))
+        ys, xs = ([cell for cell, total in enumerate(axis) if total] for axis in self._totals)
+        read = frozenset(product(xs, ys))
+        lost, kept = inside - read, overlapped(self.mapped)
+        return Coverage(inside, read, lost - kept, lost & kept, read - inside)
 
     def cells_without_point(self) -> Cells:
         """Cells inside the true box in which no sample lies."""
         return self.coverage.inside - {(int(p.x // 1), int(p.y // 1)) for p in self.all_points}
 
     def weights(self) -> dict[Cell, float]:
-        """What each cell contributes to all bins together; 1 for each where whole cells compete."""
+        """The weight of each cell, summed over bins; 1 in a maximum of whole cells."""
         if self.pooler.agg == "max" and not self.pooler.sampled:
             return dict.fromkeys(self.coverage.read, 1.0)
-        rows, columns = _totals(self.plan.rows), _totals(self.plan.columns)
+        rows, columns = self._totals
         return {(x, y): rows[y] * columns[x] for x, y in self.coverage.read}
 
     def foreign_share(self) -> float:
-        """How much of all weight lies on cells that the true box does not touch."""
+        """The part of all weight that lies on cells that the true box does not overlap."""
         share = self.weights()
         total = sum(share.values())
         return sum(share[cell] for cell in self.coverage.foreign) / total if total else 0.0
@@ -175,40 +193,11 @@ class Reading:
         return self.pooler.op(maps, self.scene.rois(), self.scene.output_size, scale)[0, 0]
 
 
-def coverage(plan: RoIPlan, box: Box, mapped: Box, map_size: tuple[int, int]) -> Coverage:
-    """Sort the cells that a plan of one RoI reads or leaves.
-
-    Args:
-        box, mapped: the true box and the pooler's, in continuous coordinates.
-        map_size: (rows, columns) of the map.
-    """
-    rows, columns = map_size
-    inside = frozenset((x, y) for x, y in overlapped(box) if 0 <= x < columns and 0 <= y < rows)
-    read = frozenset((x, y) for x in _read(plan.columns) for y in _read(plan.rows))
-    lost, kept = inside - read, overlapped(mapped)
-    return Coverage(inside, read, lost - kept, lost & kept, read - inside)
-
-
 def overlapped(box: Box) -> Cells:
-    """Cells that a box shares some area with, on a map without end."""
+    """Cells that a box shares some area with, also beyond the map."""
     x1, y1, x2, y2 = box
-    columns = range(math.floor(x1), math.ceil(x2))
-    return frozenset((x, y) for y in range(math.floor(y1), math.ceil(y2)) for x in columns)
-
-
-def _read(axis: AxisPlan) -> set[int]:
-    """Cells of one axis with a weight other than zero in some bin."""
-    cells, weights = axis.averaged()
-    return set(cells[0][weights[0] != 0].tolist())
-
-
-def _totals(axis: AxisPlan) -> dict[int, float]:
-    """The weights of each cell of one axis, summed over bins."""
-    totals: dict[int, float] = {}
-    cells, weights = axis.averaged()
-    for cell, weight in zip(cells.flatten().tolist(), weights.flatten().tolist(), strict=True):
-        totals[cell] = totals.get(cell, 0.0) + weight
-    return totals
+    columns, rows = (range(math.floor(a), math.ceil(b)) for a, b in ((x1, x2), (y1, y2)))
+    return frozenset(product(columns, rows))
 
 
 def _bins(plan: RoIPlan) -> tuple[tuple[Box, ...], ...]:
@@ -216,23 +205,11 @@ def _bins(plan: RoIPlan) -> tuple[tuple[Box, ...], ...]:
     return tuple(tuple((x1, y1, x2, y2) for x1, x2 in columns) for y1, y2 in rows)
 
 
-_AxisSample = tuple[float, list[int], list[float]]  # place, cells, weights
-
-
-def _samples(axis: AxisPlan, i: int) -> list[_AxisSample]:
-    """The samples of bin i along one axis."""
-    return [
-        (axis.points[0, i, k].item(), axis.cells[0, i, k].tolist(), axis.weights[0, i, k].tolist())
-        for k in range(int(axis.counts[0, i]))
-    ]
-
-
-def _point(row: _AxisSample, column: _AxisSample) -> Point:
-    """The sample at a row's and a column's place; cells row by row (TL, TR, BL, BR)."""
-    y, ys, v = row
-    x, xs, u = column
-    cells = tuple((cx, cy) for cy in ys for cx in xs)
-    return Point(x, y, cells, tuple(wy * wx for wy in v for wx in u))
+def _samples(axis: AxisPlan, i: int) -> list[tuple[float, list[int], list[float]]]:
+    """Place, cells and weights of the samples of bin i along one axis."""
+    count = int(axis.counts[0, i])
+    parts = (axis.points, axis.cells, axis.weights)
+    return list(zip(*(part[0, i, :count].tolist() for part in parts), strict=True))
 
 
 def bump(map_size: tuple[int, int], around: Box) -> Tensor:

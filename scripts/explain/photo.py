@@ -1,4 +1,4 @@
-"""A box on a photograph: what each pooler reads of it, hands to the head, and what comes of it."""
+"""A box on a photograph: what each pooler reads of it and hands to the head, and the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +28,8 @@ from scripts.explain.drawing import (
     coverage_cells,
     outlines,
     points,
-    window,
 )
-from scripts.explain.figure import GAP, LEFT, finished, title
+from scripts.explain.figure import GAP, LEFT, finished, side_by_side
 from scripts.explain.geometry import Box, Reading, Scene
 from scripts.explain.poolers import DrawnPooler
 
@@ -41,10 +40,10 @@ COLUMN = 300.0
 
 @dataclass(frozen=True)
 class HeadView:
-    """What one pooler makes of the box.
+    """What the network finds in the box with one pooler.
 
     Attributes:
-        pooled: float ``[C, P, P]``, handed to the head.
+        pooled: float ``[C, P, P]``, the head's input.
         name, score: the best class and its probability.
         mask: ``[m, m]``, that class's probabilities over the box, or None without a mask branch.
     """
@@ -66,8 +65,8 @@ def photo_figure(
 ) -> Canvas:
     """Draw `box` (x1 y1 x2 y2, the photograph's pixels) as each pooler reads it.
 
-    With a checkpoint the photograph is resized as in its run; stride and bins are the network's,
-    and the features, the class and the mask are shown that each pooler leads to.
+    With a checkpoint the photograph is resized as in its run, stride and bins are the network's,
+    and the figure also shows pooled features, class and mask with each pooler.
 
     Raises:
         InputError: an unreadable photograph or checkpoint, or a box that is not on it.
@@ -106,7 +105,7 @@ def as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tensor
 def head_views(
     image: Tensor, scene: Scene, poolers: Sequence[DrawnPooler], detector: Detector
 ) -> tuple[Scene, list[HeadView]]:
-    """Run the head once for each pooler on the same features; only the pooler is exchanged."""
+    """Run the network's head with each pooler in turn, on the same features."""
     model, runtime = detector.model, detector.runtime
     assert model.roi_heads is not None
     head = model.roi_heads.head
@@ -137,16 +136,12 @@ def head_views(
 def _figure(
     photo: np.ndarray, readings: Sequence[Reading], views: Sequence[HeadView], trained: str
 ) -> Canvas:
-    shown, stride = window(readings), readings[0].scene.stride
-    cell = min(COLUMN / (shown[2] - shown[0]), 420 / (shown[3] - shown[1]))
-    items: list[Item] = []
-    y = 0.0
-    channels = strongest(views)
-    for index, reading in enumerate(readings):
-        x = LEFT + index * (COLUMN + GAP)
-        frame = Frame(x, 96, cell, shown)
-        items += [*title(x, 42, reading), *_overlay(frame, photo, reading)]
-        y = 96 + frame.height
+    frames, items = side_by_side(readings, COLUMN)
+    stride, channels = readings[0].scene.stride, strongest(views)
+    y = frames[0].bottom
+    for index, (frame, reading) in enumerate(zip(frames, readings, strict=True)):
+        items += _overlay(frame, photo, reading)
+        x, y = frame.x, frame.bottom
         if views:
             view = views[index]
             text = f"what the head gets, {view.pooled.shape[1]} × {view.pooled.shape[2]}"
@@ -156,19 +151,19 @@ def _figure(
             items.append(Text(x, y + 20, f"{view.name} {view.score:.2f}", 16, INK, bold=True))
             y += 34
             if view.mask is not None:
-                items += _masked(Frame(x, y, cell, shown), photo, reading.box, view.mask, stride)
+                items += _masked(replace(frame, y=y), photo, reading.box, view.mask, stride)
                 y += frame.height
     if trained:
         items.append(Text(LEFT, y + 28, trained, 12.5, MUTED))
-        said = "the channels that vary most over the box; one scale for all poolers"
-        items.append(Text(LEFT, y + 46, said, 12.5, MUTED))
+        chosen = "the channels that vary most over the box; one scale for all poolers"
+        items.append(Text(LEFT, y + 46, chosen, 12.5, MUTED))
         y += 42
     width = max(LEFT + MARGIN + len(readings) * (COLUMN + GAP) - GAP, 380.0)
     return finished(items, y + 16, readings, width)
 
 
 def strongest(views: Sequence[HeadView]) -> list[int]:
-    """The channels that vary most over the box, on the mean of all poolers."""
+    """The channels that vary most over the box, averaged over poolers."""
     if not views:
         return []
     spread = torch.stack([view.pooled.flatten(1).std(dim=1) for view in views]).mean(dim=0)
@@ -215,7 +210,7 @@ def _heat_maps(
 def _masked(frame: Frame, photo: np.ndarray, box: Box, mask: Tensor, stride: int) -> list[Item]:
     """The mask's probability over the photograph, and its outline at one half."""
     items: list[Item] = [_photo(frame, photo, stride)]
-    # With a border of zeros, stretching is what pasting does: linear, and zero beyond the map.
+    # With a border of zeros, resizing gives what pasting gives: linear, and zero beyond the map.
     padded = np.pad(mask.numpy(), 1)
     fine = cv2.resize(padded, None, fx=8, fy=8, interpolation=cv2.INTER_LINEAR)
     tint = np.full((*fine.shape, 4), (*bytes.fromhex(MASK[1:]), 0), np.uint8)
@@ -228,7 +223,7 @@ def _masked(frame: Frame, photo: np.ndarray, box: Box, mask: Tensor, stride: int
     pasted = paste_masks(mask[None], in_pixels, (photo.shape[0], photo.shape[1]))[0].numpy()
     found, _ = cv2.findContours(pasted.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for contour in found:
-        # A pixel's place is its centre.
+        # OpenCV counts from the centre of the first pixel.
         line = [frame.at((px + 0.5) / stride, (py + 0.5) / stride) for px, py in contour[:, 0]]
         items.append(Line((*line, line[0]), "#ffffff", 3))
         items.append(Line((*line, line[0]), MASK, 1.6))
