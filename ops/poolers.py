@@ -127,7 +127,26 @@ POOLERS = {
     ),
 }
 OTHER_COLOUR = ("#555555", "#bbbbbb")  # of a pooler that is not in the table
-BY_TITLE = {pooler.title: pooler for pooler in POOLERS.values()}
+MNC = " (MNC)"  # follows the title of RoIWarp as it was released
+
+
+def by_title(title: str) -> Pooler | None:
+    """The pooler that `describe_pooler` calls so; None if it is not in the table."""
+    plain = title.removesuffix(MNC)
+    return next((pooler for pooler in POOLERS.values() if pooler.title == plain), None)
+
+
+def place(title: str) -> int:
+    """Where the pooler of this title stands in the table; unknown ones come last."""
+    titles = [pooler.title for pooler in POOLERS.values()]
+    plain = title.removesuffix(MNC)
+    return titles.index(plain) if plain in titles else len(titles)
+
+
+def colour(title: str) -> tuple[str, str]:
+    """Of the pooler of this title, on a light and on a dark page."""
+    pooler = by_title(title)
+    return pooler.colour if pooler else OTHER_COLOUR
 
 
 def describe_pooler(settings: dict[str, Any]) -> tuple[str, str]:
@@ -136,5 +155,5 @@ def describe_pooler(settings: dict[str, Any]) -> tuple[str, str]:
     known = next((pooler for pooler in POOLERS.values() if pooler.op == target), None)
     title = known.title if known else target.rpartition(".")[-1]
     if settings.get("mode") == "mnc":
-        title += " (MNC)"
+        title += MNC
     return title, str(settings.get("agg", (known.agg if known else None) or ""))

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from judging.matches import IOU_THRESHOLDS
-from ops.poolers import BY_TITLE, OTHER_COLOUR
+from ops.poolers import colour
 from reporting.rows import Variant
 from reporting.scores import FIGURES, KINDS, Scored
 from reporting.study import Group, Study, paper_difference
@@ -42,8 +42,7 @@ class Ink:
         return ("#d4d6da", "#3c4048")[self.scheme]
 
     def of(self, variant: Variant) -> str:
-        known = BY_TITLE.get(variant.pooler)
-        return (known.colour if known else OTHER_COLOUR)[self.scheme]
+        return colour(variant.pooler)[self.scheme]
 
 
 LIGHT, DARK = Ink(0), Ink(1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ops.errors import InputError
-from ops.poolers import BY_TITLE, describe_pooler
+from ops.poolers import describe_pooler, place
 from reporting.runs import Run
 from running.run_folder import flatten
 from running.tracking import describe_backbone
@@ -159,12 +159,10 @@ def _told_apart(variants: Sequence[Variant]) -> list[Variant]:
 
 
 def _order(variant: Variant) -> tuple[Any, ...]:
-    names = list(BY_TITLE)
-    place = names.index(variant.pooler) if variant.pooler in names else len(names)
     return (
         variant.backbone,
         variant.stride,
-        place,
+        place(variant.pooler),
         variant.pooler,
         variant.agg != "max",
         variant.name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ops.poolers import BY_TITLE
+from ops.poolers import by_title
 from reporting import paper
 from reporting.scores import (
     FIGURES,
@@ -98,7 +98,7 @@ def paper_layout(study: Study, group: Group) -> Table:
     order = [*paper.ROWS.get(stride, ())]
     entries.sort(key=lambda e: order.index(e[:2]) if e[:2] in order else len(order))
     for pooler, agg, found in entries:
-        known = BY_TITLE.get(pooler.removesuffix(" (MNC)"))
+        known = by_title(pooler)
         properties = (
             ("yes" if known.aligns else "", "yes" if known.bilinear else "")
             if known

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from configuration import command_line
 from ops.errors import InputError
-from ops.poolers import BY_TITLE
+from ops.poolers import place
 from scripts.shift.measuring import ShiftedRun, measure
 from scripts.shift.writing import ShiftedVariant, write_all
 
@@ -97,11 +97,9 @@ def variants_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedVariant]:
 
 
 def _place_in_table(variant: ShiftedVariant) -> tuple[int, int, bool]:
-    """By stride, then in the paper's order: RoIPool, RoIWarp, RoIAlign; maximum before average."""
-    settings, order = variant.runs[0].settings, list(BY_TITLE)
-    pooler = str(settings["pooler"]).partition(" ")[0]
-    place = order.index(pooler) if pooler in order else len(order)
-    return variant.stride, place, settings["agg"] != "max"
+    """By stride, then in the order of the poolers' table; maximum before average."""
+    settings = variant.runs[0].settings
+    return variant.stride, place(str(settings["pooler"])), settings["agg"] != "max"
 
 
 def _check_same_data(folders: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ from made_up_runs import DEMO, edit_config, write_family, write_run
 from short_runs import short_run
 
 from judging.matches import average_precision, load_matches
+from ops.poolers import colour, place
 from reporting import paper
 from reporting.formats import latex, markdown, rows_csv
 from reporting.study import Study, study_family
@@ -310,6 +311,13 @@ def test_backbones_have_their_usual_names(backbone: dict[str, object], name: str
 )
 def test_poolers_have_their_papers_names(pooler: dict[str, object], told: tuple[str, str]) -> None:
     assert describe_pooler(pooler) == told
+
+
+def test_rows_are_in_the_order_of_the_poolers_table_and_have_its_colours() -> None:
+    titles = ["RoIPool", "RoIWarp", "RoIAlign", "PrRoIPool", "Crop and resize", "deform_pool"]
+    assert [place(title) for title in titles] == list(range(len(titles)))
+    assert place("RoIWarp (MNC)") == place("RoIWarp") < place("RoIAlign")
+    assert colour("RoIWarp (MNC)") == colour("RoIWarp") != colour("deform_pool")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from files.atomic import make_folder, replacing, write_text
-from ops.poolers import BY_TITLE, OTHER_COLOUR
+from ops.poolers import by_title, colour
 from scripts.shift.measuring import ShiftedRun
 
 PANELS = {
@@ -196,10 +196,10 @@ def _line(ax: Axes, variant: ShiftedVariant, figure: str) -> None:
     mean = np.array([spread.mean for spread in spreads])
     sd = np.array([spread.sd or 0.0 for spread in spreads])
     settings = variant.runs[0].settings
-    known = BY_TITLE.get(str(settings["pooler"]))
-    colour = (known.colour if known else OTHER_COLOUR)[0]
-    dashes = "--" if settings["agg"] == "max" and settings["pooler"] != "RoIPool" else "-"
+    pooler = by_title(str(settings["pooler"]))
+    dashes = "--" if settings["agg"] == "max" and not (pooler and pooler.agg) else "-"
+    tint = colour(str(settings["pooler"]))[0]
     ax.plot(
-        variant.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=variant.label
+        variant.shifts, mean, dashes, color=tint, marker="o", ms=3.5, lw=1.6, label=variant.label
     )
-    ax.fill_between(variant.shifts, mean - sd, mean + sd, color=colour, alpha=0.15, lw=0)
+    ax.fill_between(variant.shifts, mean - sd, mean + sd, color=tint, alpha=0.15, lw=0)
