@@ -1,5 +1,6 @@
-"""Image files into pixels: OpenCV decodes, whatever the depth, the channels or the orientation."""
+"""Image files of any depth, channels or orientation into pixels, decoded by OpenCV."""
 
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -11,29 +12,27 @@ from torch import Tensor
 from ops.errors import InputError
 
 _EXIF_ORIENTATION = 0x0112
-_EXIF_SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange width and height
+_EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """Decode an image file and hold it against the size its annotations were made for.
+    """Decode an image file and check its size.
 
     Grayscale becomes three equal channels, 16 bits are scaled to 8 (65535 -> 255), an alpha channel
-    is dropped (the colour below it stays, as in Pillow's conversion to RGB), and the EXIF
-    orientation is applied, as the COCO API's users and detectron2 do.
+    is dropped without blending (as Pillow converts to RGB), and the EXIF orientation is applied, as
+    in detectron2.
 
     Args:
-        path: of the file; any name the file system can hold.
-        size: (height, width) that the annotations state, after the EXIF orientation.
+        size: (height, width) according to the annotations, after the EXIF orientation.
 
     Returns:
         uint8 RGB ``[3, H, W]``, a view of channels-last memory.
 
     Raises:
-        InputError: the file is missing, cannot be decoded, is cut short, or is of another size.
+        InputError: the file is missing, does not decode, is cut short, or is of another size.
     """
     pixels = decode(path)
-    if pixels.shape[:2] != size:
-        raise _another_size(path, pixels.shape[:2], size)
+    _check_size(path, (pixels.shape[0], pixels.shape[1]), size)
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
 
 
@@ -48,23 +47,21 @@ def decode(path: Path) -> np.ndarray:
     pixels = None
     if data and not _is_cut_short(data):
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        try:
+        with contextlib.suppress(cv2.error):  # some codecs raise where others return None
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:  # some codecs raise where others return nothing
-            pixels = None
     if pixels is None:
         raise InputError(
-            f"{path}: does not decode (damaged, cut short or of a kind unknown to OpenCV); replace "
-            f"the file or leave it out"
+            f"{path}: does not decode (damaged, cut short or of a format unknown to OpenCV); "
+            f"replace the file or leave it out"
         )
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 
 
 def check_header(path: Path, size: tuple[int, int]) -> None:
-    """Hold the size in a file's header against `size`, without decoding its pixels.
+    """Check the size that an image file's header states, without decoding its pixels.
 
     Raises:
-        InputError: as `read_image`, except that damage behind the header goes unseen.
+        InputError: as `read_image`, except that damage after the header is not noticed.
     """
     try:
         with Image.open(path) as image:
@@ -75,16 +72,15 @@ def check_header(path: Path, size: tuple[int, int]) -> None:
             elif image.format != "PNG" or "exif" in image.info:
                 height, width = decode(path).shape[:2]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        height, width = decode(path).shape[:2]  # what Pillow cannot open, OpenCV may
-    if (height, width) != size:
-        raise _another_size(path, (height, width), size)
+        height, width = decode(path).shape[:2]  # OpenCV may read what Pillow cannot
+    _check_size(path, (height, width), size)
 
 
 def _is_cut_short(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end: libjpeg would fill the missing part with grey."""
     if data.startswith(b"\xff\xd8"):
-        # Inside the compressed scan 0xFF never stands before 0xD9 or 0xDA, so the last marker
-        # "end of image" must come after the last "start of scan".
+        # Compressed data never holds FF D9 (end of image) or FF DA (start of scan), so these bytes
+        # are markers, and a whole file's last end comes after its last start.
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     return data.startswith(b"\x89PNG") and b"IEND" not in data
 
@@ -99,14 +95,14 @@ def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
     )
 
 
-def _another_size(path: Path, found: tuple[int, int], stated: tuple[int, int]) -> InputError:
-    (height, width), (stated_height, stated_width) = found, stated
-    text = (
-        f"{path}: is {width} x {height} pixels (width x height, EXIF orientation applied), "
-        f"but its annotations state {stated_width} x {stated_height}; "
+def _check_size(path: Path, actual: tuple[int, int], stated: tuple[int, int]) -> None:
+    if actual == stated:
+        return
+    if actual == stated[::-1]:
+        remedy = "rotate the annotations, or remove the file's EXIF orientation if it is wrong"
+    else:
+        remedy = "restore the original file or correct its `width` and `height`"
+    raise InputError(
+        f"{path}: is {actual[1]} x {actual[0]} pixels (width x height, EXIF orientation applied), "
+        f"but its annotations state {stated[1]} x {stated[0]}; {remedy}"
     )
-    if (height, width) == (stated_width, stated_height):
-        return InputError(
-            text + "rotate the annotations, or remove the file's EXIF orientation if it is wrong"
-        )
-    return InputError(text + "restore the original file or correct its `width` and `height`")

@@ -1,4 +1,4 @@
-"""COCO's results and figures: detections to COCO's result format, results to AP and AR."""
+"""COCO's evaluation: detections into COCO's result format, results into AP and AR."""
 
 import contextlib
 import io
@@ -26,11 +26,11 @@ from ops.structures import Detections
 
 log = logging.getLogger(__name__)
 
-# COCO's twelve figures, in the order in which its evaluation gives them.
+# COCO's twelve figures, in the order of its summary.
 AP_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FIGURES = (*AP_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-PASTE_CHUNK = 16  # masks held at image size at a time
-NO_OBJECTS = -1.0  # COCO's mark for a figure over no objects, e.g. APs without small ones
+PASTE_CHUNK = 16  # full-size masks in memory at a time
+NO_OBJECTS = -1.0  # COCO's value of a figure without objects, e.g. APs of a set without small ones
 
 
 def coco_results(
@@ -51,8 +51,8 @@ def coco_results(
         D dicts: image_id, category_id, bbox (x, y, width, height; to a thousandth of a pixel),
         score, and, where there are masks, segmentation (compressed RLE, counts as text).
     """
-    found = detections.cpu()
-    corners = found.boxes.double()
+    detections = detections.cpu()
+    corners = detections.boxes.double()
     boxes_xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
     results: list[dict[str, Any]] = [
         {
@@ -62,20 +62,21 @@ def coco_results(
             "score": score,
         }
         for box, label, score in zip(
-            boxes_xywh.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+            boxes_xywh.tolist(), detections.labels.tolist(), detections.scores.tolist(), strict=True
         )
     ]
-    if found.masks is not None:
-        rles = _encode(found.masks, found.boxes, original_size)
+    if detections.masks is not None:
+        rles = _encode(detections.masks, detections.boxes, original_size)
         for result, rle in zip(results, rles, strict=True):
             result["segmentation"] = rle
     return results
 
 
 def _encode(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Iterable[dict[str, Any]]:
-    for some, where in zip(masks.split(PASTE_CHUNK), boxes.split(PASTE_CHUNK), strict=True):
-        pasted = paste_masks(some, where, size)  # [d, H, W]
-        # COCO counts down the columns: [d, W, H] in memory is [H, W, d] in Fortran's order.
+    """The RLE of each mask ``[D, m, m]``, pasted into its box in an image of `size`."""
+    for chunk in zip(masks.split(PASTE_CHUNK), boxes.split(PASTE_CHUNK), strict=True):
+        pasted = paste_masks(*chunk, size)  # [d, H, W]
+        # RLE runs down the columns: [d, W, H] in memory is [H, W, d] in Fortran's order.
         columns = pasted.transpose(1, 2).contiguous().numpy().view(np.uint8).T
         for rle in coco_mask.encode(columns):
             yield {"size": list(size), "counts": rle["counts"].decode("ascii")}
@@ -85,7 +86,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Saved detections, to be scored again without a model.
 
     Raises:
-        InputError: no such file, not JSON, or an entry without a field; names its place.
+        InputError: no such file, not JSON, or an entry that is no result; names its position.
     """
     remedy = "give a detections.json written by evaluation, in COCO's result format"
     results = read_json(path, remedy)
@@ -124,13 +125,13 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class CocoEvaluation:
-    """An evaluation's figures and what they come from, by kind ("bbox", "segm").
+    """The figures of an evaluation and the arrays behind them, by kind ("bbox", "segm").
 
     Attributes:
-        metrics: see `coco_metrics`.
+        metrics: see `coco_evaluation`.
         precision: float64 [10 IoU thresholds from .50 to .95, 101 recalls, K classes by id], of
             objects of all sizes and 100 detections an image; -1 for classes without objects.
-        matches: the fate of every detection.
+        matches: which detections are right, wrong or ignored.
     """
 
     metrics: dict[str, float]
@@ -141,7 +142,7 @@ class CocoEvaluation:
 def coco_metrics(
     ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], **settings: Any
 ) -> dict[str, float]:
-    """The figures of `coco_evaluation`, which takes the same arguments."""
+    """The metrics of `coco_evaluation`, which takes the same arguments."""
     return coco_evaluation(ground_truth, results, **settings).metrics
 
 
@@ -155,9 +156,9 @@ def coco_evaluation(
 ) -> CocoEvaluation:
     """COCO's evaluation of `results` against `ground_truth`; neither is changed.
 
-    A mask's size (for APs, APm, APl and the ARs of sizes) is its own area, not its box's, as
-    Detectron, detectron2 and torchvision have it: pycocotools alone would take the box's area
-    where a result holds both.
+    The size of a detected mask (for APs, APm, APl, ARs, ARm, ARl) is its own area, as in
+    Detectron, detectron2 and torchvision; pycocotools would take its box's area where a result
+    holds both.
 
     Args:
         ground_truth: a COCO annotation file's content. All its images count.
@@ -167,23 +168,21 @@ def coco_evaluation(
 
     Returns:
         Its metrics are ``bbox/AP`` ... ``segm/ARl`` in percent, 0 to 100; -1, as in COCO, where
-        there is no object of that size or category to find.
+        the ground truth has no object of that size or category.
 
     Raises:
-        InputError: no images, a result of an unknown image or category, a result without mask, an
-            unknown or missing backend.
+        InputError: no images, a result of an unknown image or category, a result without a mask,
+            a backend that is unknown or not installed.
     """
     truth = _checked_truth(ground_truth)
     _check_results(truth, results, iou_types)
     if not results:
-        log.warning(
-            "no detections at all: every AP and AR is 0; train longer, or lower schedule.lr"
-        )
+        log.warning("no detections at all: every AP and AR is 0; train longer or lower schedule.lr")
     metrics: dict[str, float] = {}
     precision, matches = {}, {}
     for iou_type in iou_types:
         evaluation = _evaluate(truth, results, iou_type, backend)
-        # [IoU, recall, category, area, detections]: all areas, 100 detections
+        # [IoU, recall, category, object size, detections]: all sizes, 100 detections
         precision[iou_type] = evaluation.eval["precision"][..., 0, -1].copy()
         matches[iou_type] = match_detections(
             evaluation.cocoGt.dataset["annotations"],
@@ -204,10 +203,10 @@ def _percent(value: float) -> float:
 
 
 def _checked_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that the evaluation may change, with the fields that it needs."""
+    """A copy with every field that the evaluation needs."""
     if not ground_truth.get("images"):
         raise InputError("validation set: holds no images; give a set with at least one image")
-    # COCO's evaluation takes the id 0 for "matched to nothing": ids are given anew, from 1.
+    # COCO's evaluation takes the id 0 for "not matched": annotations are numbered anew, from 1.
     annotations = [
         {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
         for number, a in enumerate(ground_truth.get("annotations", []), start=1)
@@ -227,16 +226,15 @@ def _check_results(
     categories = {category["id"] for category in truth["categories"]}
     for index, result in enumerate(results):
         if result["image_id"] not in images:
-            problem = f"image {result['image_id']}, which the annotations do not have"
+            problem = f"is of image {result['image_id']}, which the annotations do not have"
         elif result["category_id"] not in categories:
-            problem = f"category {result['category_id']}, which the annotations do not have"
+            problem = f"is of category {result['category_id']}, which the annotations do not have"
         elif "segm" in iou_types and "segmentation" not in result:
-            problem = "no mask, and masks are to be scored"
+            problem = "has no mask, but masks are scored"
         else:
             continue
         raise InputError(
-            f"detection {index}: is of {problem}; score it with the annotations and the kinds of "
-            "results that it was made for"
+            f"detection {index}: {problem}; score the detections of this data set, or boxes only"
         )
 
 
@@ -245,7 +243,7 @@ def _evaluate(
 ) -> Any:
     """The finished COCOeval of one kind; its `eval` holds the precision and recall arrays."""
     coco_class, eval_class = _backend(backend)
-    # The evaluation writes into annotations and results: each kind gets its own.
+    # The evaluation writes into annotations and results: each kind gets a copy.
     copies = [dict(result) for result in results]
     if iou_type == "segm":
         for copy in copies:
@@ -255,10 +253,10 @@ def _evaluate(
             coco_class, {**truth, "annotations": [dict(a) for a in truth["annotations"]]}
         )
         if copies:
-            found = reference.loadRes(copies)
+            detected = reference.loadRes(copies)
         else:
-            found = _indexed(coco_class, {**truth, "annotations": []})
-        evaluation = eval_class(reference, found, iou_type)
+            detected = _indexed(coco_class, {**truth, "annotations": []})
+        evaluation = eval_class(reference, detected, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -293,51 +291,48 @@ def _per_category(evaluation: Any, truth: Mapping[str, Any], iou_type: str) -> d
     """AP of each category by name (with its id where two share a name)."""
     names = {category["id"]: category["name"] for category in truth["categories"]}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    precision = evaluation.eval["precision"]  # [IoU, recall, category, area, detections]
     metrics = {}
     for index, category_id in enumerate(evaluation.params.catIds):
-        values = precision[:, :, index, 0, -1]
+        values = evaluation.eval["precision"][:, :, index, 0, -1]
         values = values[values > -1]
         name = names[category_id]
         label = f"{name} ({category_id})" if name in shared else name
-        metrics[f"{iou_type}/AP/{label}"] = _percent(values.mean() if values.size else -1.0)
-    return {key: float(value) for key, value in metrics.items()}
+        mean = float(values.mean()) if values.size else NO_OBJECTS
+        metrics[f"{iou_type}/AP/{label}"] = _percent(mean)
+    return metrics
 
 
 def results_table(metrics: Mapping[str, float]) -> str:
-    """Boxes and masks as rows, AP AP50 AP75 APs APm APl as columns; a dash where COCO has -1."""
-    rows = [
-        (title, [metrics[f"{kind}/{figure}"] for figure in AP_FIGURES])
-        for kind, title in (("bbox", "box"), ("segm", "mask"))
-        if f"{kind}/AP" in metrics
-    ]
-    if not rows:  # of a network that only proposes
-        return "\n".join(f"{k}  {v:.1f}" for k, v in metrics.items() if k.startswith("proposals/"))
+    """Boxes and masks as rows, AP AP50 AP75 APs APm APl as columns; a dash where COCO has -1.
+
+    The average recalls of the proposals, where the network has no second stage.
+    """
     lines = [f"{'':<5}" + "".join(f"{figure:>7}" for figure in AP_FIGURES)]
-    for title, values in rows:
-        lines.append(f"{title:<5}" + "".join(f"{_cell(value):>7}" for value in values))
+    for kind, title in (("bbox", "box"), ("segm", "mask")):
+        if f"{kind}/AP" in metrics:
+            values = (metrics[f"{kind}/{figure}"] for figure in AP_FIGURES)
+            texts = ("-" if value < 0 else f"{value:.1f}" for value in values)
+            lines.append(f"{title:<5}" + "".join(f"{text:>7}" for text in texts))
+    if len(lines) == 1:
+        lines = [f"{k}  {v:.1f}" for k, v in metrics.items() if k.startswith("proposals/")]
     return "\n".join(lines)
 
 
 def compare_with_expected(
     metrics: Mapping[str, float], *, images: int, expected: Mapping[str, Any]
 ) -> str:
-    """How the figures compare with published or earlier ones, in one line.
+    """One line that compares the figures with published or earlier ones.
 
     Args:
-        metrics: over `images` images.
-        expected: `metrics` to compare with, the `tolerance` in points, and over how many `images`
-            they are; figures over another number of images are not compared.
+        metrics: of an evaluation over `images` images.
+        expected: `metrics` to compare with, the `tolerance` in points, and the number of `images`
+            they were computed over; with another number nothing is compared.
     """
     if images != expected["images"]:
         return f"the expected figures are over {expected['images']} images, not {images}"
     compared = []
     for name, value in expected["metrics"].items():
-        near = abs(metrics.get(name, math.nan) - value) <= expected["tolerance"]
-        verdict = "as expected" if near else "NOT as expected"
-        compared.append(f"{name} {metrics.get(name, math.nan):.2f} {verdict} ({value:g})")
+        actual = metrics.get(name, math.nan)
+        near = abs(actual - value) <= expected["tolerance"]
+        compared.append(f"{name} {actual:.2f} {'' if near else 'NOT '}as expected ({value:g})")
     return f"{'; '.join(compared)}; tolerance {expected['tolerance']:g}"
-
-
-def _cell(value: float) -> str:
-    return "-" if value < 0 else f"{value:.1f}"

@@ -233,7 +233,7 @@ def test_boxes_alone_need_no_masks() -> None:
     metrics = coco_metrics(truth, results, iou_types=("bbox",))
     assert metrics["bbox/AP"] == pytest.approx(100)
     assert not any(key.startswith("segm") for key in metrics)
-    with pytest.raises(InputError, match="detection 0: is of no mask, and masks are to be scored"):
+    with pytest.raises(InputError, match="detection 0: has no mask, but masks are scored"):
         coco_metrics(truth, results)
 
 
