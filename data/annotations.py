@@ -66,6 +66,11 @@ class ImageEntry:
     digest: bytes = b""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.height, self.width
+
+    @property
     def objects(self) -> tuple[Annotation, ...]:
         """The annotations without the crowd regions."""
         return tuple(a for a in self.annotations if not a.crowd)

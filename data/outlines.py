@@ -1,4 +1,4 @@
-"""An object's outline as COCO writes it: polygons, or run lengths of either kind."""
+"""The field `segmentation` of COCO's annotations: polygons, or run lengths of either kind."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from ops import rle
 from ops.structures import Bitmap, Polygons, Segmentation
 
 Outline = tuple[np.ndarray, ...] | np.ndarray | None
-"""Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
+"""Polygons, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or None."""
 
 
 class Unusable(ValueError):
-    """A reason to leave one annotation out."""
+    """Why one annotation is left out."""
 
 
 def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str]:
     """Read a `segmentation` field for an image of `size` (height, width).
 
     Returns:
-        The outline, and what had to be mended in it ("" if nothing).
+        The outline, and what was mended in it ("" if nothing).
 
     Raises:
-        Unusable: nothing of it can be used; says why.
+        Unusable: no part of it can be used; says why.
     """
     if isinstance(segmentation, dict):
         return _read_run_lengths(segmentation, size), ""
@@ -78,14 +78,14 @@ def _ring_area(ring: np.ndarray) -> float:
 
 
 def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:
-    """Square pixels inside an outline; those of the box (x, y, width, height) where it is None."""
+    """Square pixels inside an outline, or inside the box (x, y, width, height) if it is None."""
     if outline is None:
         return box[2] * box[3]
     return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
 
 
 def as_segmentation(outline: Outline, height: int) -> Segmentation:
-    """An outline, which must be one, as transforms take it; `height` is its image's."""
+    """The outline, which is not None, of an object in an image of `height` pixels."""
     if isinstance(outline, tuple):
         return Polygons(outline)
     assert outline is not None

@@ -98,7 +98,7 @@ def predict(
     Raises:
         InputError: nothing at all could be read, or the results would overwrite an input.
     """
-    sources, skipped = find_sources(inputs, apart_from=output)
+    sources, skipped = find_sources(inputs, exclude=output)
     for problem in skipped:
         _report(problem)
     for source in sources:

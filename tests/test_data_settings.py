@@ -48,7 +48,7 @@ def test_a_data_set_in_coco_s_form_builds(tmp_path: Path, name: str) -> None:
 def test_nuclei_are_magnified_alike_in_training_and_evaluation(shared: Path) -> None:
     data = build("nuclei", root=str(shared / "nuclei"))
     for index in range(0, len(data.val), 40):
-        height, width = data.val.size(index)
+        height, width = data.val.entry(index).size
         assert data.eval_transform(data.val.read(index)).image.shape == (3, 2 * height, 2 * width)
     scales = []
     for seed in range(12):

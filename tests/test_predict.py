@@ -338,7 +338,7 @@ def test_folders_and_patterns_give_their_files_once(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     found, problems = find_sources(
-        [tmp_path / "odd [1].png", f"{tmp_path}/*.png", tmp_path], apart_from=tmp_path / "out"
+        [tmp_path / "odd [1].png", f"{tmp_path}/*.png", tmp_path], exclude=tmp_path / "out"
     )
     names = [source.path.relative_to(tmp_path).as_posix() for source in found]
     assert names == ["odd [1].png", "b.png", "a.JPG", "deep/c.mp4"]
@@ -348,7 +348,7 @@ def test_folders_and_patterns_give_their_files_once(tmp_path: Path) -> None:
 
 def test_an_image_of_an_unusual_ending_is_known_by_its_content(tmp_path: Path) -> None:
     image(tmp_path / "a.png").rename(tmp_path / "a.scan")
-    found, _ = find_sources([tmp_path / "a.scan"], apart_from=tmp_path)
+    found, _ = find_sources([tmp_path / "a.scan"], exclude=tmp_path)
     assert found[0].kind == "image"
 
 

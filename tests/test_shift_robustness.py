@@ -11,7 +11,7 @@ from short_runs import composed, short_run
 
 from build import build_data, build_model
 from data.proposals import Record, write_proposals
-from data.transforms import laid_on
+from data.transforms import pad_with_mean
 from models.heads import RoIPooler
 from ops.boxes import iou
 from ops.errors import InputError
@@ -51,7 +51,7 @@ def _sample(size: tuple[int, int] = (96, 112)) -> Sample:
 
 def test_everything_moves_with_the_image_and_nothing_is_cut() -> None:
     sample = _sample()
-    moved = laid_on(sample, (150, 170), (30, 41))
+    moved = pad_with_mean(sample, (150, 170), (30, 41))
     assert moved.image.shape == (3, 150, 170)
     assert torch.equal(moved.image[:, 41:137, 30:142], sample.image)
     move = torch.tensor([30.0, 41.0, 30.0, 41.0])
@@ -66,13 +66,13 @@ def test_everything_moves_with_the_image_and_nothing_is_cut() -> None:
 
 def test_the_ground_has_the_images_mean_colour() -> None:
     sample = replace(_sample(), image=torch.tensor([10, 20, 33], dtype=torch.uint8)[:, None, None])
-    moved = laid_on(sample, (5, 5), (2, 2))
+    moved = pad_with_mean(sample, (5, 5), (2, 2))
     assert torch.equal(moved.image, sample.image.expand(3, 5, 5))
 
 
 def test_an_image_that_would_be_cut_is_refused() -> None:
     with pytest.raises(ValueError, match="not within"):
-        laid_on(_sample(), (100, 112), (0, 5))
+        pad_with_mean(_sample(), (100, 112), (0, 5))
 
 
 @pytest.mark.parametrize("stride", [16, 32])

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from build import build_data
 from configuration import plain
 from data.splits import DataSplits, DetectionDataset
-from data.transforms import laid_on
+from data.transforms import pad_with_mean
 from detector import load
 from judging.coco_eval import coco_metrics, coco_results
 from models.heads import RoIPooler
@@ -134,7 +134,7 @@ def shifted(sample: Sample, shift: int, stride: int) -> tuple[Sample, int]:
     height, width = sample.image.shape[1:]
     size = (_ground(height, stride), _ground(width, stride))
     corner = stride + shift
-    return laid_on(sample, size, (corner, corner)), corner
+    return pad_with_mean(sample, size, (corner, corner)), corner
 
 
 def _ground(edge: int, stride: int) -> int:
