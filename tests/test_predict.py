@@ -244,8 +244,8 @@ def _no_frames(path: Path) -> None:
 BAD = [
     ("text.jpg", _text, "does not decode"),
     ("short.jpg", _cut_short, "does not decode"),
-    ("notes.txt", _text, "no video that can be read"),
-    ("nothing.mp4", Path.touch, "no video that can be read"),
+    ("notes.txt", _text, "neither an image nor a video"),
+    ("nothing.mp4", Path.touch, "neither an image nor a video"),
     ("still.avi", _no_frames, "a video without a frame"),
     ("absent.png", None, "no such file"),
     ("absent/*.png", None, "matches nothing"),
