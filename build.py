@@ -29,8 +29,7 @@ def build_data(cfg: DictConfig) -> DataSplits:
     )
     if missing:
         raise InputError(f"{', '.join(missing)} is not set: give it on the command line")
-    overrides = {"masks": False} if not cfg.mask or cfg.proposals_only else {}
-    data = instantiate(cfg.data, **overrides)
+    data = instantiate(cfg.data, masks=cfg.mask and not cfg.proposals_only)
     if cfg.proposals.files is not None:
         data = _with_proposals(data, plain(cfg.proposals))
     return data
@@ -57,9 +56,15 @@ def with_structure(cfg: DictConfig) -> DictConfig:
     A checkpoint keeps the result, and so needs no other file to be built again.
 
     Raises:
-        InputError: `cfg` states otherwise than the detector that is to fill the whole network.
+        InputError: `cfg` states otherwise than the detector that is to fill the whole network, or
+            wants statistics to be kept where there are no weights.
     """
     weights = cfg.weights or cfg.backbone.get("weights")
+    if weights is None and cfg.backbone.get("norm") == "frozen":
+        raise InputError(
+            "backbone.norm=frozen: keeps the statistics of weights, and backbone.weights=null has "
+            "none; set backbone.norm=group (any batch) or batch (8 images a GPU or more)"
+        )
     if weights is None and cfg.backbone.get("stride_in_1x1", False) is not None:
         return cfg
     from models.weights import complete_structure  # a network from scratch needs no reader of files

@@ -5,6 +5,7 @@ becomes one of ours, which names the word and the nearest that exists.
 """
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ def run_command(main: Callable[[], Any], config: str) -> None:
         main: the decorated function.
         config: the name of its configuration.
     """
+    sys.argv[1:] = [quoted(word, sweep="-m" in sys.argv) for word in sys.argv[1:]]
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
@@ -45,7 +47,7 @@ def run_command(main: Callable[[], Any], config: str) -> None:
             raise
         print(f"error: {explain(error, config, sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
-    except InputError:  # of a sweep's job, which has told it
+    except InputError:  # of a sweep's job, which has printed it
         sys.exit(2)
 
 
@@ -58,10 +60,93 @@ def composed(config: str, words: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         try:
-            return compose(config, overrides=list(words))
+            return compose(config, overrides=[quoted(word) for word in words])
         except HydraException as error:
-            told = error
-    raise InputError(explain(told, config, words)) from told
+            refusal = error
+    raise InputError(explain(refusal, config, words)) from refusal
+
+
+# Settings that are texts whatever they look like: names, files and folders.
+TEXTS = re.compile(
+    r"run\.(name|dir|root)|data\.(root|\w+_annotations|\w+_folder)|proposals\.files\.\w+|"
+    r"(backbone\.)?weights|checkpoint|detections|output|html"
+)
+SAID_OTHERWISE = ("null", "imagenet")  # values of such settings that are no texts
+
+
+def quoted(word: str, sweep: bool = False) -> str:
+    """A word of the command line as Hydra's grammar has to have it.
+
+    Paths hold `=`, `,`, `(`, spaces and letters of any language, and a name such as 2024_01_05 is
+    no number. What the user has quoted already, and a list of values in a sweep, stays as it is.
+
+    Args:
+        sweep: whether commas separate values that are swept over.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or word.startswith("-") or value[:1] in ("'", '"') or not value:
+        return word
+    home = str(Path(value).expanduser()) if value.startswith("~") else value
+    is_text = TEXTS.fullmatch(key.lstrip("+")) and home not in SAID_OTHERWISE
+    listed = sweep and "," in home and not Path(home).exists()
+    if listed or re.match(r"(choice|range|glob|interval|shuffle|sort)\(", home):
+        return word
+    if not (is_text or (Path(home).exists() and "/" in home) or not _parses(f"{key}={home}")):
+        return word
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", home)
+    escaped += "\\" * (len(escaped) - len(escaped.rstrip("\\")))  # before the closing quote
+    return f"{key}='{escaped}'"
+
+
+def _parses(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+# What numbers may be: least, most (None: no limit), whole, and the settings. null passes.
+RANGES: tuple[tuple[float, float | None, bool, tuple[str, ...]], ...] = (
+    (0, None, True, ("seed", "workers", "run.keep", "schedule.warmup_steps")),
+    (0, None, True, ("evaluation.loss_images", "evaluation.pictures")),
+    (1, None, True, ("threads", "evaluation.batch_size", "head.fc_dim", "head.mask_dim")),
+    (1, None, True, ("backbone.width", "roi.batch_per_image", "roi.detections_per_image")),
+    (1, None, True, ("schedule.images_per_step", "schedule.accumulate", "schedule.steps")),
+    (1, None, True, ("schedule.eval_every", "schedule.checkpoint_every", "schedule.log_every")),
+    (1, None, True, ("proposals.rpn.batch_per_image",)),
+    (1, None, True, ("proposals.rpn.pre_nms", "proposals.rpn.post_nms")),
+    (0, None, False, ("schedule.lr", "schedule.gamma", "schedule.clip_norm")),
+    (0, None, False, ("schedule.weight_decay", "schedule.bias_decay", "schedule.norm_decay")),
+    (0, None, False, ("proposals.anchors.sizes", "proposals.anchors.aspect_ratios")),
+    (0, 1, False, ("schedule.warmup_factor", "backbone.dropout")),
+    (0, 1, False, ("roi.positive_fraction", "roi.positive_from")),
+    (0, 1, False, ("roi.score_threshold", "roi.nms_iou")),
+    (0, 1, False, ("proposals.rpn.positive_fraction", "proposals.rpn.nms_iou")),
+    (0, 1, False, ("proposals.rpn.negative_below", "proposals.rpn.positive_from")),
+)
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Numbers without sense are refused before anything is opened.
+
+    Raises:
+        InputError: the first setting outside its range, with the range.
+    """
+    for least, most, whole, keys in RANGES:
+        kind = f"{'a whole number' if whole else 'a number'} from {least}"
+        kind += "" if most is None else f" to {most}"
+        for key in keys:
+            value = OmegaConf.select(cfg, key, throw_on_missing=False)
+            for number in value if OmegaConf.is_list(value) else [value]:
+                if number is not None and not _fits(number, least, most, whole):
+                    raise InputError(f"{key}={value}: give {kind}")
+
+
+def _fits(value: Any, least: float, most: float | None, whole: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    return least <= value and (most is None or value <= most)
 
 
 def explain(error: HydraException, config: str, words: Sequence[str]) -> str:
@@ -127,6 +212,18 @@ def command_line(action: Callable[[], Any]) -> Any:
         if _in_a_sweep():
             raise
         sys.exit(2)
+    except BrokenPipeError:  # as of `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if _in_a_sweep():
+            raise
+        where = error.filename or "reading or writing"
+        print(f"error: {where}: {error.strerror or error}; {_mend(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         if not _in_a_sweep():
             raise
@@ -134,6 +231,12 @@ def command_line(action: Callable[[], Any]) -> Any:
         # text, because not every error survives the way back from a launcher's process.
         traceback.print_exc()
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _mend(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room, then give the same command again"
+    return "check the path and its permissions, then give the same command again"
 
 
 def _in_a_sweep() -> bool:
@@ -145,8 +248,16 @@ def saved_config(text: str) -> DictConfig:
     return OmegaConf.merge(UNSTATED, OmegaConf.create(text))  # type: ignore[return-value]
 
 
+# Groups that set more than the node of their name: of a trained network only part could act.
+OF_TRAINING = ("backbone", "experiment", "recipe", "schedule")
+
+
 def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`saved`, with every setting or group that `overrides` names taken from `fresh`."""
+    """`saved`, with every setting or group that `overrides` names taken from `fresh`.
+
+    Raises:
+        InputError: a group that says how a network is trained, which it already is.
+    """
     merged = OmegaConf.create(OmegaConf.to_yaml(saved))
     OmegaConf.set_struct(merged, False)
     absent = object()  # null is a value like any other
@@ -154,8 +265,14 @@ def with_overrides(saved: DictConfig, fresh: DictConfig, overrides: Sequence[str
         OmegaConf.update(merged, key, fresh.get(key))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group.replace("/", ".")
+        if key in OF_TRAINING:
+            raise InputError(
+                f"{key}={override.get_value_element_as_str()}: says how a network is trained, and "
+                "this one is; leave it out, and set what evaluation uses by itself, such as "
+                "roi.nms_iou=0.3"
+            )
         value = OmegaConf.select(fresh, key, default=absent)
-        if value is not absent and key not in ("hydra", "experiment"):
+        if value is not absent and not key.startswith("hydra"):
             OmegaConf.update(merged, key, value, merge=False)
     return merged  # type: ignore[return-value]
 

@@ -22,23 +22,28 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from build import build_data, build_model, build_runtime, load_weights, with_structure
-from configuration import command_line, plain, run_command, saved_config, with_overrides
+from configuration import (
+    check_settings,
+    command_line,
+    plain,
+    run_command,
+    saved_config,
+    with_overrides,
+)
 from data.loader import eval_loader
 from data.splits import DataSplits, DetectionDataset
 from data.transforms import EvalTransform
 from detector import detect, load
-from files.atomic import write_json
+from files.atomic import make_folder, write_json
 from judging.coco_eval import (
     CocoEvaluation,
+    check_backend,
     coco_evaluation,
-    coco_metrics,
-    coco_results,
     compare_with_expected,
-    read_results,
     results_table,
 )
-from judging.matches import Matches
 from judging.proposal_recall import proposal_recall
+from judging.results import Results, coco_results, read_results, write_results
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
 from running.runtime import Runtime
@@ -50,13 +55,12 @@ LOSS_SEED = 0  # the validation loss samples the same anchors and RoIs every tim
 class Evaluation:
     """COCO's figures in percent (and `val/loss` ...), and the detections they come from.
 
-    `precision` and `matches`, by kind: see `judging.coco_eval.CocoEvaluation`; of proposals none.
+    `precision`, by kind: see `judging.coco_eval.CocoEvaluation`; empty for proposals.
     """
 
     metrics: dict[str, float]
-    results: list[dict[str, Any]]
+    results: Results
     precision: dict[str, NDArray[np.float64]]
-    matches: dict[str, Matches]
 
 
 def evaluate(
@@ -65,7 +69,7 @@ def evaluate(
     transform: EvalTransform,
     runtime: Runtime,
     *,
-    backend: str = "pycocotools",
+    backend: str = "hotcoco",
     per_category: bool = False,
     batch_size: int = 1,
     loss_images: int = 0,
@@ -77,7 +81,7 @@ def evaluate(
     Args:
         model: on the runtime's device; left in the mode it was in.
         dataset, transform: what is evaluated, and how its images are prepared.
-        backend, per_category: see `judging.coco_eval.coco_metrics`.
+        backend, per_category: see `judging.coco_eval.coco_evaluation`.
         batch_size: images at once.
         loss_images: how many of the first images the validation loss is taken over.
         workers: processes that load images.
@@ -95,32 +99,43 @@ def evaluate(
     )
     show = progress and runtime.is_main
     category_ids = [category.id for category in dataset.categories]
-    results = []
+    parts = []
     for batch in tqdm(loader, "evaluating", disable=not show, leave=False, unit="batch"):
         for sample, found in zip(batch.samples, detect(model, batch, runtime), strict=True):
-            results += coco_results(
-                found,
-                image_id=sample.image_id,
-                original_size=sample.original_size,
-                category_ids=category_ids,
+            parts.append(
+                coco_results(
+                    found,
+                    image_id=sample.image_id,
+                    original_size=sample.original_size,
+                    category_ids=category_ids,
+                )
             )
-    results = runtime.gather_objects(results)
-    if model.roi_heads is None:
-        scored = CocoEvaluation(proposal_recall(dataset.ground_truth(), results), {}, {})
-    else:
-        scored = coco_evaluation(
-            dataset.ground_truth(),
-            results,
-            iou_types=("bbox", "segm") if model.roi_heads.mask else ("bbox",),
-            per_category=per_category,
-            backend=backend,
-        )
-    metrics = scored.metrics
+    results = Results.joined(runtime.gather_objects(parts))
+    judged = _judge(
+        dataset,
+        results,
+        proposals=model.roi_heads is None,
+        masks=model.roi_heads is not None and bool(model.roi_heads.mask),
+        per_category=per_category,
+        backend=backend,
+    )
+    metrics = judged.metrics
     if loss_images:
         batches = -(-loss_images // (batch_size * runtime.world_size))
         metrics |= validation_loss(model, itertools.islice(iter(loader), batches), runtime)
     model.train(was_training)
-    return Evaluation(metrics, results, scored.precision, scored.matches)
+    return Evaluation(metrics, results, judged.precision)
+
+
+def _judge(
+    dataset: DetectionDataset, results: Results, *, proposals: bool, masks: bool, **settings: Any
+) -> CocoEvaluation:
+    """COCO's figures of detections, or the recall of proposals."""
+    truth = dataset.ground_truth()
+    if proposals:
+        return CocoEvaluation(proposal_recall(truth, results), {})
+    kinds = ("bbox", "segm") if masks else ("bbox",)
+    return coco_evaluation(truth, results, iou_types=kinds, **settings)
 
 
 @torch.no_grad()
@@ -177,6 +192,9 @@ def evaluate_weights(cfg: DictConfig) -> dict[str, float]:
 def _evaluate_and_write(
     cfg: DictConfig, model: MaskRCNN, data: DataSplits, runtime: Runtime, beside: Path
 ) -> dict[str, float]:
+    check_settings(cfg)
+    output = _output_folder(cfg, beside)
+    make_folder(output)
     model.to(runtime.device)
     print(data.val.describe())
     evaluation = evaluate(
@@ -187,7 +205,7 @@ def _evaluate_and_write(
         **evaluation_settings(cfg),
     )
     if runtime.is_main:
-        _write(_output_folder(cfg, beside), evaluation.metrics, evaluation.results)
+        _write(output, evaluation.metrics, evaluation.results)
         print_comparison(cfg, evaluation.metrics, data)
     runtime.close()
     return evaluation.metrics
@@ -197,18 +215,20 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     """What `python evaluate.py detections=...` does; the run's config.yaml beside the file, if
     there is one, says which data set they are of."""
     path = Path(cfg.detections)
+    make_folder(_output_folder(cfg, path.parent))
     results = read_results(path)
     beside = path.parent / "config.yaml"
     if beside.is_file():
         cfg = with_overrides(saved_config(beside.read_text(encoding="utf-8")), cfg, overrides)
     data = build_data(cfg)
-    metrics = coco_metrics(
-        data.val.ground_truth(),
+    metrics = _judge(
+        data.val,
         results,
-        iou_types=("bbox", "segm") if cfg.mask else ("bbox",),
+        proposals=cfg.proposals_only,
+        masks=cfg.mask,
         per_category=cfg.evaluation.per_category,
         backend=cfg.evaluation.backend,
-    )
+    ).metrics
     _write(_output_folder(cfg, path.parent), metrics, None)
     return metrics
 
@@ -216,11 +236,15 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
 def print_comparison(cfg: DictConfig, metrics: Mapping[str, float], data: DataSplits) -> None:
     """`metrics` beside the configuration's `expected`, where it has any."""
     if cfg.get("expected") is not None:
-        print(compare_with_expected(metrics, images=len(data.val), expected=plain(cfg.expected)))
+        images, steps = len(data.val), cfg.schedule.steps
+        expected = plain(cfg.expected)
+        print(compare_with_expected(metrics, images=images, steps=steps, expected=expected))
 
 
 def evaluation_settings(cfg: DictConfig) -> dict[str, Any]:
-    """The keyword arguments of `evaluate` that come from the configuration."""
+    """The keyword arguments of `evaluate` that come from the configuration; InputError where they
+    are wrong, before anything is computed."""
+    check_backend(cfg.evaluation.backend)
     settings = {key: value for key, value in cfg.evaluation.items() if key != "pictures"}
     return {**settings, "workers": cfg.workers, "progress": cfg.run.progress}
 
@@ -229,10 +253,9 @@ def _output_folder(cfg: DictConfig, beside: Path) -> Path:
     return Path(cfg.output) if cfg.output else beside / "evaluation"
 
 
-def _write(folder: Path, metrics: dict[str, float], results: list[dict[str, Any]] | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(folder: Path, metrics: dict[str, float], results: Results | None) -> None:
     if results is not None:
-        write_json(folder / "detections.json", results)
+        write_results(folder / "detections.json", results)
     write_json(folder / "metrics.json", metrics)
     print(results_table(metrics))
     print(f"written to {folder}")

@@ -8,6 +8,7 @@
 a composed configuration; Hydra's wrapper stands at the end.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -23,15 +24,16 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from build import build_data, build_model, build_runtime, instantiate, load_weights, with_structure
-from configuration import command_line, plain, run_command
+from configuration import check_settings, command_line, plain, run_command
 from data.loader import train_loader
 from data.splits import DataSplits, check_images
 from detector import detect
 from drawing.visualize import truth_beside_prediction
 from evaluate import evaluate, evaluation_settings, print_comparison
-from files.atomic import write_json
 from judging.coco_eval import results_table
 from judging.matches import save_matches
+from judging.matching import match_results
+from judging.results import write_results
 from models.mask_rcnn import MaskRCNN
 from models.network import describe
 from ops.errors import InputError
@@ -50,8 +52,13 @@ from running.runtime import Runtime, rng_state, seed_everything, set_rng_state
 from running.tracking import Tracker, hyperparameters
 
 # Settings that change neither what is learned nor what is measured: a run may go on under others.
-NEUTRAL_SETTINGS = ("run.overwrite", "run.progress", "workers", "run.keep", "run.wait")
-# The first of them that is measured.
+NEUTRAL_SETTINGS = (
+    *("run.overwrite", "run.progress", "run.keep", "run.wait", "run.root", "run.name"),
+    *("workers", "expected", "evaluation.backend"),
+)
+# Settings that follow the machine. They change roundings, so that an unfinished run keeps its own.
+MACHINE_SETTINGS = ("threads", "device")
+# The best checkpoint is the one with the highest of these, the first that a run measures.
 BEST_BY = ("segm/AP", "bbox/AP", "proposals/AR1000")
 
 
@@ -70,6 +77,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     """`train`; what it opens is closed with `opened`, however it ends."""
+    check_settings(cfg)
     runtime = build_runtime(cfg)
     if runtime.world_size > 1:  # gradients would not be averaged: rather none than wrong ones
         raise InputError(
@@ -77,30 +85,22 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             "torchrun"
         )
     per_batch = images_per_batch(cfg, runtime)
-    data = build_data(cfg)
+    evaluating = evaluation_settings(cfg)
     cfg = with_structure(cfg)
+    config_text = OmegaConf.to_yaml(cfg, resolve=True)
+    if (Path(cfg.run.dir) / "metrics.json").is_file() and not cfg.run.overwrite:
+        return _finished_before(opened.enter_context(_open_folder(cfg, config_text)))
+    data = build_data(cfg)
     seed_everything(cfg.seed, runtime.rank)
     model = build_model(cfg, len(data.train.categories))
     if cfg.weights:
         load_weights(model, Path(cfg.weights), data.train)
-    config_text = OmegaConf.to_yaml(cfg, resolve=True)
-    if not (Path(cfg.run.dir) / "metrics.json").is_file():  # a finished run has read them all
-        for dataset in {id(d): d for d in (data.train, data.val)}.values():
-            print(dataset.describe())
-            check_images(dataset)
-    folder = opened.enter_context(
-        RunFolder.open(
-            Path(cfg.run.dir),
-            config_text,
-            overwrite=cfg.run.overwrite,
-            wait=cfg.run.wait,
-            ignore=NEUTRAL_SETTINGS,
-        )
-    )
-    if folder.state == "finished":
-        print(f"{folder.path}: finished before; run.overwrite=true trains it again")
-        print(results_table(folder.read_metrics()))
-        return folder.read_metrics()
+    for dataset in {id(d): d for d in (data.train, data.val)}.values():
+        print(dataset.describe())
+        check_images(dataset)
+    folder = opened.enter_context(_open_folder(cfg, config_text))
+    if folder.state == "finished":  # by another process, for which this one waited
+        return _finished_before(folder)
 
     # The parts of a run
     model.to(runtime.device).train()
@@ -199,9 +199,7 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
             )
         score = None
         if done % schedule.eval_every == 0 or done == schedule.steps:
-            evaluation = evaluate(
-                model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-            )
+            evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
             metrics = evaluation.metrics
             score = next(metrics[key] for key in BEST_BY if key in metrics)
             tracker.scalars(metrics, done)
@@ -215,13 +213,13 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
 
     # The result; metrics.json comes last, because it means "finished".
     if not metrics:  # interrupted after the last step, before its end
-        evaluation = evaluate(
-            model, data.val, data.eval_transform, runtime, **evaluation_settings(cfg)
-        )
+        evaluation = evaluate(model, data.val, data.eval_transform, runtime, **evaluating)
         metrics = evaluation.metrics
-    write_json(folder.detections, evaluation.results)
-    if evaluation.matches:
-        save_matches(folder.matches, evaluation.matches)
+    write_results(folder.detections, evaluation.results)
+    truth = data.val.ground_truth()
+    matches = {k: match_results(truth, evaluation.results, k) for k in evaluation.precision}
+    if matches:
+        save_matches(folder.matches, matches)
     tracker.finish()  # before the figures: they mean that all else is written
     result = {**metrics, "train_seconds": seconds, "best/AP": keeper.best, "steps": schedule.steps}
     folder.write_metrics(result)
@@ -229,6 +227,23 @@ def _train(cfg: DictConfig, opened: ExitStack) -> dict[str, Any]:
     print_comparison(cfg, metrics, data)
     print(f"{folder.path}: {schedule.steps} steps in {seconds / 60:.1f} minutes")
     return result
+
+
+def _open_folder(cfg: DictConfig, config_text: str) -> RunFolder:
+    return RunFolder.open(
+        Path(cfg.run.dir),
+        config_text,
+        overwrite=cfg.run.overwrite,
+        wait=cfg.run.wait,
+        ignore=NEUTRAL_SETTINGS,
+        ignore_finished=MACHINE_SETTINGS,
+    )
+
+
+def _finished_before(folder: RunFolder) -> dict[str, Any]:
+    print(f"{folder.path}: finished before; run.overwrite=true trains it again")
+    print(results_table(folder.read_metrics()))
+    return folder.read_metrics()
 
 
 def images_per_batch(cfg: DictConfig, runtime: Runtime) -> int:
@@ -323,6 +338,7 @@ def _one_line(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[k]:.2f}" for k, name in names.items() if k in metrics)
 
 
+LONGEST_NAME = 120  # bytes of a folder's name; file systems end at 255, archives earlier
 # Words of the command line that a run's name leaves out: where, how, or stated in it already.
 NOT_IN_NAME = {
     *("experiment", "seed", "workers", "device", "threads", "data.root"),
@@ -338,27 +354,36 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) 
     """
     experiment = choices.get("experiment") or "null"
     if "/" in experiment:
-        variant = "_".join([experiment, *map(_safe, _told(overrides, NOT_IN_NAME))])
-        return f"{variant}/seed{cfg.seed}"
+        family, _, variant = experiment.rpartition("/")
+        variant = _safe("_".join([variant, *_changed(overrides, NOT_IN_NAME)]))
+        return f"{family}/{variant}/seed{cfg.seed}"
     parts = [choices["data"], choices["backbone"], f"s{cfg.stride}", choices["pooler"]]
     if experiment != "null":
         parts.insert(0, experiment)
+    if choices["recipe"] not in ("demo", choices["schedule"]):
+        parts.append(choices["recipe"])
     parts += [choices["schedule"], f"seed{cfg.seed}"]
-    return "_".join(map(_safe, [*parts, *_told(overrides, {*choices, "stride", *NOT_IN_NAME})]))
+    changed = _changed(overrides, {*choices, "stride", *NOT_IN_NAME})
+    return _safe("_".join([*parts, *changed]))
 
 
-def _told(overrides: list[str], untold: set[str]) -> list[str]:
-    """The words of a command line that change what is computed, but those of `untold`."""
+def _changed(overrides: list[str], left_out: set[str]) -> list[str]:
+    """The words of a command line that change what is computed, but those of `left_out`."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [
         f"{o.key_or_group}={o.get_value_element_as_str()}"
         for o in parsed
-        if o.key_or_group not in untold and not o.key_or_group.startswith(("run.", "hydra"))
+        if o.key_or_group not in left_out and not o.key_or_group.startswith(("run.", "hydra"))
     ]
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.=+-]+", "-", name).strip("-")
+    """A part of a folder's name, free of what shells and Hydra's grammar read as their own."""
+    part = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-")
+    if len(part.encode()) <= LONGEST_NAME:
+        return part
+    digest = hashlib.sha256(part.encode()).hexdigest()[:8]
+    return part.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
 
 
 def variant_name(cfg: DictConfig) -> str:

@@ -6,19 +6,19 @@ An annotation that is bad in itself (a box of no size, a polygon of two points) 
 """
 
 import hashlib
-import json
-import math
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 
+from data.fields import BY_NAME, number
 from data.outlines import Outline, Unusable, outline_area, read_outline
+from files.atomic import read_json
 from ops.errors import InputError
 from ops.structures import Category
 
@@ -27,6 +27,7 @@ from ops.structures import Category
 LEAST_SIDE = 0.01
 
 Box = tuple[float, float, float, float]
+SINGULAR = {"images": "image", "categories": "category", "annotations": "annotation"}
 
 
 @dataclass(frozen=True)
@@ -133,21 +134,25 @@ def read_annotations(
     boxes: dict[int, list[tuple[float, ...]]] = {id_: [] for id_ in images}
     problems = Problems()
     for id_, entry in _entries_by_id(document, "annotations", path).items():
-        image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if not isinstance(image_id, int) or image_id not in images:
+        image_id, category_id = (
+            _field(path, "annotations", id_, name, entry.get(name))
+            for name in ("image_id", "category_id")
+        )
+        if image_id not in images:
             raise _unknown_reference(path, id_, "image", "images", image_id)
-        if not isinstance(category_id, int) or category_id not in labels:
+        if category_id not in labels:
             raise _unknown_reference(path, id_, "category", "categories", category_id)
+        crowd = _field(path, "annotations", id_, "iscrowd", entry.get("iscrowd"))
         if masks and entry.get("segmentation") is None:
             raise InputError(
                 f"{path}: annotation {id_} has no `segmentation`; export the masks too, or train "
-                f"on boxes only (data.masks=false)"
+                f"on boxes only (mask=false)"
             )
         try:
             box = _read_box(entry.get("bbox"), sizes[image_id])
             boxes[image_id].append((category_id, *box))
             annotation, mended = _read_annotation(
-                entry, id_, labels[category_id], box, sizes[image_id], masks
+                entry, id_, labels[category_id], box, sizes[image_id], masks, crowd
             )
         except Unusable as reason:
             problems.left_out.setdefault(str(reason), []).append(id_)
@@ -160,6 +165,7 @@ def read_annotations(
             f"{path}: no usable annotation among {len(document['annotations'])}"
             + (f" ({problems.describe()})" if problems.left_out else "")
             + "; correct them or name another file"
+            + (", or train on boxes only (mask=false)" if masks and _boxes_usable(problems) else "")
         )
     entries = []
     for id_ in sorted(images):
@@ -169,26 +175,19 @@ def read_annotations(
     return categories, entries, problems
 
 
+def _boxes_usable(problems: Problems) -> bool:
+    """Whether everything was left out for its outline, so that its boxes are usable."""
+    reasons = problems.left_out
+    return bool(reasons) and not any("box" in reason for reason in reasons)
+
+
 def _digest(image: tuple[object, ...], boxes: list[tuple[float, ...]]) -> bytes:
     content = repr(image).encode() + np.array(sorted(boxes), dtype="<f8").tobytes()
     return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot read the annotations ({error.strerror}); check data.root and the "
-            f"file's name"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
-            f"export or download the file again"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    document = read_json(path, "check data.root and the file's name, or export it again")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise InputError(
@@ -202,42 +201,49 @@ def _entries_by_id(document: dict[str, Any], key: str, path: Path) -> dict[int, 
     """The entries of the list `key` by their ids, which must be whole numbers, each used once."""
     entries: dict[int, dict[str, Any]] = {}
     for position, entry in enumerate(document[key]):
-        id_ = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(id_, int) or isinstance(id_, bool):
-            raise InputError(
-                f"{path}: `{key}[{position}]` has no whole number as `id` ({id_!r}); number them"
-            )
+        value = entry.get("id") if isinstance(entry, dict) else None
+        id_ = _field(path, key, position, "id", value)
         if id_ in entries:
             raise InputError(f"{path}: id {id_} occurs twice in `{key}`; give each its own")
         entries[id_] = entry
     return entries
 
 
+def _field(path: Path, key: str, where: int, name: str, value: Any) -> Any:
+    """The value of a field, read by its rule in `data.fields`.
+
+    Args:
+        where: the entry's id; its position in the list while the id itself is read.
+    """
+    field = BY_NAME[key, name]
+    try:
+        return field.read(value)
+    except ValueError as error:
+        which = f"`{key}[{where}]`" if name == "id" else f"{SINGULAR[key]} {where}"
+        why = str(error) if str(error).startswith(("is", "does")) else "is no whole number"
+        shown = repr(value)[:40]
+        what = f"has no `{name}`" if value is None else f"has the {name} {shown}, which {why}"
+        raise InputError(f"{path}: {which} {what}; {field.remedy}") from None
+
+
 def _read_categories(document: dict[str, Any], path: Path) -> tuple[Category, ...]:
     entries = _entries_by_id(document, "categories", path)
     if not entries:
         raise InputError(f"{path}: `categories` is empty; list at least one with `id` and `name`")
-    for id_, entry in entries.items():
-        if not isinstance(entry.get("name"), str):
-            raise InputError(f"{path}: category {id_} has no `name`; give it one")
-    names = Counter(entry["name"] for entry in entries.values())
-    name, times = names.most_common(1)[0]
+    named = {k: _field(path, "categories", k, "name", e.get("name")) for k, e in entries.items()}
+    name, times = Counter(named.values()).most_common(1)[0]
     if times > 1:
         raise InputError(f"{path}: {times} categories are called `{name}`; rename or merge them")
-    return tuple(Category(id_, entries[id_]["name"]) for id_ in sorted(entries))
+    return tuple(Category(id_, named[id_]) for id_ in sorted(named))
 
 
 def _image_size(image: dict[str, Any], id_: int, path: Path) -> tuple[int, int]:
     """(height, width) of an entry of `images`, whose `file_name` is checked too."""
-    if not isinstance(image.get("file_name"), str):
-        raise InputError(f"{path}: image {id_} has no `file_name`; add it")
-    size = (image.get("height"), image.get("width"))
-    if not all(isinstance(side, int) and side > 0 for side in size):
-        raise InputError(
-            f"{path}: image {id_} has height {size[0]!r} and width {size[1]!r}; write its size in "
-            f"whole pixels"
-        )
-    return size  # type: ignore[return-value]
+    _field(path, "images", id_, "file_name", image.get("file_name"))
+    height, width = (
+        _field(path, "images", id_, name, image.get(name)) for name in ("height", "width")
+    )
+    return height, width
 
 
 def _unknown_reference(path: Path, id_: int, kind: str, key: str, value: object) -> InputError:
@@ -248,26 +254,35 @@ def _unknown_reference(path: Path, id_: int, kind: str, key: str, value: object)
 
 
 def _read_annotation(
-    entry: dict[str, Any], id_: int, label: int, box: Box, size: tuple[int, int], masks: bool
+    entry: dict[str, Any],
+    id_: int,
+    label: int,
+    box: Box,
+    size: tuple[int, int],
+    masks: bool,
+    crowd: bool,
 ) -> tuple[Annotation, str]:
     """The annotation, and what was mended in it ("" if nothing). Raises `Unusable`."""
     segmentation = entry.pop("segmentation", None)  # frees a long list of numbers early
     outline, mended = read_outline(segmentation, size) if masks else (None, "")
-    area = entry.get("area")
-    area = float(area) if _is_number(area) else outline_area(outline, box)
-    return Annotation(id_, label, box, area, bool(entry.get("iscrowd", 0)), outline), mended
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        area = number(entry["area"])
+        if area < 0:
+            raise ValueError("is below zero")
+    except (KeyError, ValueError):
+        area = outline_area(outline, box)
+        if entry.get("area") is not None:
+            mended = mended or "an area that is no number from 0, computed from its outline"
+    return Annotation(id_, label, box, area, crowd, outline), mended
 
 
 def _read_box(box: Any, size: tuple[int, int]) -> Box:
     if not isinstance(box, list) or len(box) != 4:
         raise Unusable("no box of four numbers")
-    if not all(map(_is_number, box)):
-        raise Unusable("a box of non-finite numbers")
-    x, y, width, height = map(float, box)
+    try:
+        x, y, width, height = map(number, box)
+    except ValueError:
+        raise Unusable("a box of non-finite numbers") from None
     if min(width, height) < LEAST_SIDE:
         raise Unusable("a box of no size")
     inside_x, inside_y = min(x + width, size[1]) - max(x, 0), min(y + height, size[0]) - max(y, 0)

@@ -58,6 +58,7 @@ class CocoDataset:
         keep_empty: bool = True,
         select: Selection | None = None,
         masks: bool = True,
+        allow_outside: bool = False,
     ) -> None:
         """Read and check the annotations; images are decoded later, one at a time.
 
@@ -67,6 +68,7 @@ class CocoDataset:
             keep_empty: whether to keep images without a usable object.
             select: keep only these images.
             masks: whether to read outlines.
+            allow_outside: whether file names and links may lead out of the folder.
 
         Raises:
             InputError: the annotations are unusable (`data.annotations`), the folder or an image
@@ -77,7 +79,12 @@ class CocoDataset:
         self.categories, entries, self.problems = read_annotations(
             self.annotations_file, masks=masks
         )
-        _check_files(entries, self.folder, self.annotations_file)
+        _check_files(entries, self.folder, self.annotations_file, allow_outside)
+        if all(a.crowd for entry in entries for a in entry.annotations):
+            raise InputError(
+                f"{self.annotations_file}: every annotation is a crowd region (iscrowd=1), which "
+                "nothing is learned from; export single objects, or set `iscrowd` to 0"
+            )
         if not keep_empty:
             entries = [entry for entry in entries if entry.objects]
         if select is not None:
@@ -183,7 +190,7 @@ def _target(annotations: Sequence[Annotation], size: tuple[int, int], masks: boo
     )
 
 
-def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> None:
+def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, outside: bool) -> None:
     """Raise InputError unless every image file exists; lists each folder once, opens no file."""
     if not folder.is_dir():
         raise InputError(
@@ -192,10 +199,24 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path) -> 
     listed: dict[Path, set[str]] = {}
     missing = []
     for entry in entries:
-        path = folder / entry.file_name
+        name = Path(entry.file_name)
+        path = folder / name
+        if not outside and (name.is_absolute() or ".." in name.parts):
+            raise InputError(
+                f"{annotations}: image {entry.id} has the file_name {entry.file_name!r}, which "
+                f"leads out of {folder}; correct it, or set data.allow_outside=true if you trust "
+                "the file"
+            )
         if path.parent not in listed:
-            exists = path.parent.is_dir()
-            listed[path.parent] = {e.name for e in os.scandir(path.parent)} if exists else set()
+            files = list(os.scandir(path.parent)) if path.parent.is_dir() else []
+            listed[path.parent] = {file.name for file in files}
+            inside = folder.resolve()
+            for file in () if outside else files:
+                if file.is_symlink() and inside not in Path(file.path).resolve().parents:
+                    raise InputError(
+                        f"{file.path}: is a link that leads out of {folder}; copy the file, or set "
+                        "data.allow_outside=true if you trust it"
+                    )
         if path.name not in listed[path.parent]:
             missing.append(entry)
     if missing:
@@ -232,6 +253,7 @@ def coco_data(
     keep_empty: bool = True,
     select: Mapping[str, Any] | None = None,
     val_on_train: bool = False,
+    allow_outside: bool = False,
 ) -> DataSplits:
     """Build both splits of a data set in COCO's folder layout, as `configs/data/coco.yaml` asks.
 
@@ -244,6 +266,7 @@ def coco_data(
         keep_empty: keep training images without objects.
         select: fields of `Selection`, for the training split; None keeps all.
         val_on_train: validate on the training images.
+        allow_outside: let file names and links lead out of the image folders.
 
     Raises:
         InputError: as `CocoDataset`, and where the splits' categories differ.
@@ -257,9 +280,15 @@ def coco_data(
         keep_empty=keep_empty,
         select=None if select is None else from_settings(Selection, "data.select", select),
         masks=masks,
+        allow_outside=allow_outside,
     )
     val = train
     if not val_on_train:
-        val = CocoDataset(annotations=base / val_annotations, images=base / val_folder, masks=masks)
+        val = CocoDataset(
+            annotations=base / val_annotations,
+            images=base / val_folder,
+            masks=masks,
+            allow_outside=allow_outside,
+        )
         check_same_categories(train, val)
     return DataSplits.of(train, val, train_transform, eval_transform)

@@ -1,6 +1,8 @@
 """Image files of any depth, channels or orientation into pixels, decoded by OpenCV."""
 
 import contextlib
+import io
+import re
 from pathlib import Path
 
 import cv2
@@ -31,19 +33,30 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         InputError: the file is missing, does not decode, is cut short, or is of another size.
     """
-    pixels = decode(path)
+    data = _content(path)
+    _check_header_size(path, data, size)
+    pixels = _decoded(path, data)
     _check_size(path, (pixels.shape[0], pixels.shape[1]), size)
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
 
 
 def decode(path: Path) -> np.ndarray:
     """Decode an image file into uint8 RGB ``[H, W, 3]``; see `read_image`."""
+    return _decoded(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+            raise InputError(f"{path}: is no regular file; name an image")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: cannot read the image ({error.strerror}); restore the file"
         ) from None
+
+
+def _decoded(path: Path, data: bytes) -> np.ndarray:
     pixels = None
     if data and not _is_cut_short(data):
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -76,13 +89,56 @@ def check_header(path: Path, size: tuple[int, int]) -> None:
     _check_size(path, (height, width), size)
 
 
+def _check_header_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
+    """Raise InputError if the header states another size, before anything is decoded.
+
+    A file of some kilobytes can hold a billion pixels. Width and height may be exchanged here: the
+    decoder applies the orientation.
+    """
+    if data.startswith(b"\x89PNG"):
+        stated = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    else:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                stated = image.size[1], image.size[0]
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return  # OpenCV may read what Pillow cannot
+    if sorted(stated) != sorted(size):
+        _check_size(path, stated, size)
+
+
 def _is_cut_short(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end: libjpeg would fill the missing part with grey."""
     if data.startswith(b"\xff\xd8"):
-        # Compressed data never holds FF D9 (end of image) or FF DA (start of scan), so these bytes
-        # are markers, and a whole file's last end comes after its last start.
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return not _reaches_end_of_jpeg(data)
     return data.startswith(b"\x89PNG") and b"IEND" not in data
+
+
+# Inside compressed pixels 0xFF is followed by 0 (for a byte of 0xFF) or by a restart marker only.
+_MARKER_AFTER_PIXELS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def _reaches_end_of_jpeg(data: bytes) -> bool:
+    """Whether the image's markers lead to its end; cameras may append more data after it."""
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)
+        while at >= 0 and data[at + 1 : at + 2] == b"\xff":  # padding
+            at += 1
+        if at < 0 or at + 1 >= len(data):
+            return False
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return True
+        at += 2
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without content
+            continue
+        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+        if marker == 0xDA:
+            following = _MARKER_AFTER_PIXELS.search(data, at)
+            if following is None:
+                return False
+            at = following.start()
 
 
 def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from data.transforms import clip_ring
 from ops import rle
 from ops.structures import Bitmap, Polygons, Segmentation
 
@@ -34,10 +35,32 @@ def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str
     outline = tuple(ring for ring in rings if ring is not None)
     if not outline:
         raise Unusable("a polygon of fewer than three points")
+    mended = ""
+    if len(outline) < len(rings):
+        mended = "a ring of fewer than three points, dropped from its polygons"
+    if any(_is_far_out(ring, size) for ring in outline):
+        cut = (_cut_to_surroundings(ring, size) for ring in outline)
+        outline = tuple(ring for ring in cut if len(ring) >= 3)
+        mended = "a ring that reaches far outside its image, cut to the image's surroundings"
     if not any(map(_ring_area, outline)):
         raise Unusable("a polygon of no area")
-    dropped = len(outline) < len(rings)
-    return outline, "a ring of fewer than three points, dropped from its polygons" * dropped
+    return outline, mended
+
+
+def _is_far_out(ring: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a ring leaves the image by more than the image's own size.
+
+    COCO's rasteriser walks along every edge, so that one point at 2e8 would take all memory.
+    """
+    limit = np.array(size[::-1])
+    return bool((ring < -limit).any() or (ring > 2 * limit).any())
+
+
+def _cut_to_surroundings(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A ring cut to the image and as much again on each side."""
+    width, height = size[1], size[0]
+    shift = np.array([width, height], dtype=np.float64)
+    return clip_ring(ring + shift, (3 * width, 3 * height)) - shift
 
 
 def _read_ring(ring: Any) -> np.ndarray | None:

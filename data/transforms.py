@@ -284,9 +284,7 @@ def _cut_polygons(mask: Polygons, size: tuple[int, int]) -> tuple[Polygons, Box]
     """Clip each ring by the image's four edges, one after the other (Sutherland and Hodgman)."""
     rings = []
     for ring in mask.rings:
-        for axis, limit in ((0, size[1]), (1, size[0])):
-            ring = _clip_ring(ring, ring[:, axis])
-            ring = _clip_ring(ring, limit - ring[:, axis])
+        ring = clip_ring(ring, size[::-1])
         if len(ring) >= 3 and np.ptp(ring, axis=0).min() > 0:
             rings.append(ring.clip(0, size[::-1]))  # rounding may put crossings outside
     if not rings:
@@ -296,7 +294,15 @@ def _cut_polygons(mask: Polygons, size: tuple[int, int]) -> tuple[Polygons, Box]
     return Polygons(tuple(rings)), (x1, y1, x2, y2)
 
 
-def _clip_ring(ring: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def clip_ring(ring: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
+    """The part of a ring ``[P, 2]`` between 0 and `limits` (x, y)."""
+    for axis, limit in enumerate(limits):
+        ring = _clip_at_line(ring, ring[:, axis])
+        ring = _clip_at_line(ring, limit - ring[:, axis])
+    return ring
+
+
+def _clip_at_line(ring: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """The part of a ring ``[P, 2]`` inside a line, at distances `depth` ``[P]`` (< 0: outside).
 
     A ring that the line cuts into several pieces stays one ring: its pieces are joined along the

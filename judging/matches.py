@@ -7,8 +7,7 @@ Letters: N images, K classes, D detections, G objects, A area ranges, T IoU thre
 """
 
 import zipfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,120 +58,6 @@ class Matches:
     tp: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     objects: NDArray[np.int32]
-
-
-def match_detections(
-    annotations: Iterable[Mapping[str, Any]],
-    results: Iterable[Mapping[str, Any]],
-    ious: Mapping[tuple[int, int], Any],
-    *,
-    image_ids: Iterable[int],
-    category_ids: Iterable[int],
-) -> Matches:
-    """COCO's greedy matching at all thresholds and area ranges at once.
-
-    Args:
-        annotations: image_id, category_id, area (square pixels), iscrowd.
-        results: image_id, category_id, area, score.
-        ious: by (image id, category id), the IoU [d, g] of its results, best score first and at
-            most 100, with its annotations in the order given; absent where there are none.
-    """
-    images, categories = sorted(set(image_ids)), sorted(set(category_ids))
-    truth, detected = _by_image_and_class(annotations), _by_image_and_class(results)
-    objects = np.zeros((len(AREAS), len(images), len(categories)), np.int32)
-    parts: list[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    for k, category in enumerate(categories):
-        for n, image in enumerate(images):
-            pair = (image, category)
-            if pair not in truth and pair not in detected:
-                continue
-            truths = truth.get(pair, [])
-            skipped = _crowds(truths) | _outside(truths)
-            objects[:, n, k] = (~skipped).sum(axis=1)
-            if pair in detected:
-                best = sorted(detected[pair], key=lambda r: -r["score"])[:MOST_PER_IMAGE]
-                overlap = np.asarray(ious.get(pair, [])).reshape(len(best), len(truths))
-                tp, ignored = _match(overlap, _crowds(truths), skipped)
-                ignored |= ~tp & _outside(best)[:, None]
-                parts.append((n, k, np.array([r["score"] for r in best]), tp, ignored))
-    return _joined(parts, objects, np.array(images), np.array(categories))
-
-
-def _by_image_and_class(
-    entries: Iterable[Mapping[str, Any]],
-) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry["image_id"], entry["category_id"]].append(entry)
-    return groups
-
-
-def _crowds(entries: list[Mapping[str, Any]]) -> NDArray[np.bool_]:
-    return np.array([bool(entry["iscrowd"]) for entry in entries], bool)
-
-
-def _outside(entries: list[Mapping[str, Any]]) -> NDArray[np.bool_]:
-    """Which entries lie outside each area range, [A, G]."""
-    areas = np.array([float(entry["area"]) for entry in entries])
-    return np.stack([(areas < low) | (areas > high) for low, high in AREAS.values()])
-
-
-def _match(
-    ious: NDArray[np.float64], crowd: NDArray[np.bool_], skipped: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Right and ignored detections [A, T, D] of one image and class.
-
-    In the order of scores, each detection takes the free object that it overlaps most, and one that
-    does not count only if no other is left. A crowd region can be taken any number of times. Of
-    equal overlaps the later object wins, as in COCO's loop.
-
-    Args:
-        ious: [D, G].
-        crowd: [G].
-        skipped: [A, G], objects that do not count.
-    """
-    detections, truths = ious.shape
-    shape = (len(AREAS), len(IOU_THRESHOLDS))
-    tp, ignored = np.zeros((2, *shape, detections), bool)
-    free = np.ones((*shape, truths), bool)
-    for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
-        enough = ious[d] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]  # [T, G]
-        fits = enough & (free | crowd)  # [A, T, G]
-        counting = fits & ~skipped[:, None]
-        tp[..., d] = counting.any(axis=2)
-        candidates = np.where(tp[..., d, None], counting, fits)
-        hit = candidates.any(axis=2)
-        ignored[..., d] = hit & ~tp[..., d]
-        overlap = np.where(candidates, ious[d], -1.0)
-        taken = truths - 1 - overlap[..., ::-1].argmax(axis=2)  # [A, T]
-        free &= ~(hit[..., None] & (np.arange(truths) == taken[..., None]))
-    return tp, ignored
-
-
-def _joined(
-    parts: list[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]],
-    objects: NDArray[np.int32],
-    image_ids: NDArray[np.int64],
-    category_ids: NDArray[np.int64],
-) -> Matches:
-    lengths = [len(part[2]) for part in parts]
-    scores = np.concatenate([np.zeros(0), *(part[2] for part in parts)])
-    images = np.repeat(np.array([part[0] for part in parts], np.int32), lengths)
-    classes = np.repeat(np.array([part[1] for part in parts], np.int32), lengths)
-    nothing = np.zeros((len(AREAS), len(IOU_THRESHOLDS), 0), bool)
-    tp = np.concatenate([nothing, *(part[3] for part in parts)], axis=2)
-    ignored = np.concatenate([nothing, *(part[4] for part in parts)], axis=2)
-    order = np.lexsort((-scores, classes))  # stable: equal scores stay in the images' order
-    return Matches(
-        image_ids=image_ids.astype(np.int64),
-        category_ids=category_ids.astype(np.int64),
-        scores=scores[order].astype(np.float64),
-        images=images[order],
-        classes=classes[order],
-        tp=tp[..., order],
-        ignored=ignored[..., order],
-        objects=objects,
-    )
 
 
 def average_precision(

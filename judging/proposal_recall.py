@@ -1,12 +1,14 @@
 """Average recall of proposals (Hosang et al., 2015)."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from judging.results import Results
 from ops.boxes import iou
 
 COUNTS = (100, 1000)  # proposals per image, as Detectron and detectron2 report
@@ -18,7 +20,9 @@ class ProposalRecall:
 
     def __init__(self, ground_truth: Mapping[str, Any]) -> None:
         """`ground_truth` is a COCO annotation file's content; crowd regions are left out."""
-        self._truth = _boxes(a for a in ground_truth["annotations"] if not a.get("iscrowd", 0))
+        objects = [a for a in ground_truth["annotations"] if not a.get("iscrowd", 0)]
+        boxes_xywh = np.array([a["bbox"] for a in objects], np.float64).reshape(-1, 4)
+        self._truth = _by_image(np.array([a["image_id"] for a in objects]), boxes_xywh)
         self._overlaps: dict[int, list[Tensor]] = {count: [] for count in COUNTS}
 
     def add(self, image_id: int, boxes: Tensor) -> None:
@@ -42,12 +46,12 @@ class ProposalRecall:
         return figures
 
 
-def proposal_recall(
-    ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-    """`ProposalRecall.figures` of proposals in COCO's result format, in any order."""
+def proposal_recall(ground_truth: Mapping[str, Any], results: Results) -> dict[str, float]:
+    """`ProposalRecall.figures` of proposals in any order."""
     recall = ProposalRecall(ground_truth)
-    for image_id, boxes in _boxes(sorted(results, key=lambda result: -result["score"])).items():
+    order = np.argsort(-results.scores, kind="stable")
+    by_image = _by_image(results.image_ids[order], results.boxes_xywh[order])
+    for image_id, boxes in by_image.items():
         recall.add(image_id, boxes)
     return recall.figures()
 
@@ -66,10 +70,12 @@ def best_overlaps(overlaps: Tensor) -> Tensor:
     return torch.tensor(best)
 
 
-def _boxes(entries: Any) -> dict[int, Tensor]:
-    """Boxes ``[n, 4]`` of each image, x1 y1 x2 y2, from entries with COCO's x, y, width, height."""
-    listed: dict[int, list[list[float]]] = defaultdict(list)
-    for entry in entries:
-        x, y, width, height = entry["bbox"]
-        listed[entry["image_id"]].append([x, y, x + width, y + height])
-    return {image: torch.tensor(boxes) for image, boxes in listed.items()}
+def _by_image(image_ids: NDArray[np.int64], boxes_xywh: NDArray[np.float64]) -> dict[int, Tensor]:
+    """Boxes ``[n, 4]`` of each image, x1 y1 x2 y2, in the order given."""
+    order = np.argsort(image_ids, kind="stable")
+    corners = boxes_xywh[order]
+    corners[:, 2:] += corners[:, :2]
+    images, starts = np.unique(image_ids[order], return_index=True)
+    parts = np.split(corners.astype(np.float32), starts[1:])
+    boxes = map(torch.from_numpy, parts)
+    return dict(zip(images.tolist(), boxes, strict=False))  # no boxes at all are one empty part

@@ -47,6 +47,24 @@ class FrozenBatchNorm2d(nn.Module):
         return torch.addcmul(shift, x, scale)
 
 
+def _freeze_stages(stages: "OrderedDict[str, nn.Module]", count: int) -> None:
+    for name in list(stages)[:count]:
+        stages[name] = _with_frozen_norms(stages[name])
+        freeze(stages[name])
+
+
+def _with_frozen_norms(module: nn.Module) -> nn.Module:
+    """`module` with its batch norms as constants: frozen filters need their own statistics."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        state = {n: t for n, t in module.state_dict().items() if n != "num_batches_tracked"}
+        frozen.load_state_dict(state)
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _with_frozen_norms(child))
+    return module
+
+
 def _group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(max(channels // 16, 1), channels)
 
@@ -206,7 +224,7 @@ def resnet(
     statistics = TORCHVISION
     if weights is not None:
         statistics = _fill(stages, weights, depth=depth, stride_in_1x1=stride_in_1x1)
-        freeze(*list(stages.values())[:frozen_stages])
+        _freeze_stages(stages, frozen_stages)
     channels = _channels_of(stages)
     roi_layers = stages.pop("res5", None) if on_rois else None
     return Network(

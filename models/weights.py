@@ -46,7 +46,7 @@ def complete_structure(
     """Settings of the backbone that `chosen` leaves open (None), as `weights` have them.
 
     Args:
-        chosen: the backbone's settings; those that it does not name are none of this network's.
+        chosen: the backbone's settings; VGG16, for example, names none of those in question.
         whole: whether `weights` fill the whole detector, and none of its settings may differ.
 
     Raises:
@@ -186,10 +186,13 @@ def _fill(
     with torch.no_grad():
         for name, tensor in needed.items():
             tensor.copy_(given[wanted[name]])
-    used = {name for name in wanted.values() if name in file.tensors}
+    # The normalisation of pixels comes with the kind of file where the file itself has none.
+    from_file = [
+        n for n in needed if not n.startswith("normalize.") or file.kind.statistics is None
+    ]
     print(
-        f"{file.path}: {file.kind.title}: {len(used)} tensors loaded, 0 missing, 0 unexpected; "
-        f"{len(file.tensors) - len(used)} others in the file are of no layer here"
+        f"{file.path}: {file.kind.title}: {len(from_file)} tensors loaded, 0 missing, "
+        f"0 unexpected; {len(file.tensors) - len(from_file)} others in the file are not needed"
     )
 
 

@@ -1,6 +1,8 @@
 """Masks: from an object's outline into a RoI (targets), and from a RoI back into the image."""
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from ops import rle
 from ops.structures import Bitmap, Polygons, Segmentation
 
 SHEET_PIXELS = 1 << 22  # bitmaps are sampled side by side, on sheets of 16 MB at most
@@ -114,26 +117,50 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         bool ``[D, height, width]``, on the CPU.
     """
+    pasted = torch.zeros((len(masks), *size), dtype=torch.bool)
+    for canvas, (pixels, x, y) in zip(pasted, _pasted_parts(masks, boxes, size), strict=True):
+        canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+    return pasted
+
+
+def encode_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """What `paste_masks` puts into the image, as D compressed RLEs of COCO; no mask is ever held at
+    the size of the image.
+
+    Returns:
+        dicts of "size", the list [height, width], and "counts", a string.
+    """
+    height_width = list(size)
+    return [
+        {"size": height_width, "counts": rle.compress(rle.encode(pixels.numpy(), (x, y), size))}
+        for pixels, x, y in _pasted_parts(masks, boxes, size)
+    ]
+
+
+def _pasted_parts(
+    masks: Tensor, boxes: Tensor, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Of each mask the part of the image beyond which it is 0: bool ``[h, w]``, and the column and
+    row of its first pixel."""
     height, width = size
     masks, boxes = masks.detach().cpu().float(), boxes.detach().cpu().float()
-    pasted = torch.zeros((len(masks), height, width), dtype=torch.bool)
-    for canvas, mask, (x1, y1, x2, y2) in zip(pasted, masks, boxes.tolist(), strict=True):
-        rows = _pixels_near(y1, y2, height)
-        columns = _pixels_near(x1, x2, width)
-        vertical = _interpolation(rows, y1, y2, mask.shape[0])  # [rows, m]
-        horizontal = _interpolation(columns, x1, x2, mask.shape[1])  # [columns, m]
-        values = vertical @ mask @ horizontal.T  # [rows, columns]
-        canvas[rows.start : rows.stop, columns.start : columns.stop] = values >= 0.5
-    return pasted
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+        rows, columns = _pixels_near(y1, y2, height), _pixels_near(x1, x2, width)
+        vertical = _interpolation(rows, y1, y2, mask.shape[0])  # [h, m]
+        horizontal = _interpolation(columns, x1, x2, mask.shape[1])  # [w, m]
+        yield vertical @ mask @ horizontal.T >= 0.5, columns.start, rows.start
 
 
 def _pixels_near(low: float, high: float, limit: int) -> range:
     """The pixels of one axis that a map stretched over [low, high] can reach."""
-    return range(max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, limit))
+    first, end = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, limit)
+    return range(first, max(first, end))
 
 
 def _interpolation(pixels: range, low: float, high: float, m: int) -> Tensor:
     """Linear weights ``[len(pixels), m]`` of the map's cells at the pixels' centres."""
-    centres = torch.arange(pixels.start, max(pixels.stop, pixels.start), dtype=torch.float32) + 0.5
-    at = (centres - low) / (high - low) * m - 0.5  # index space: cell k of the map is at k
-    return (1 - (at[:, None] - torch.arange(m)).abs()).clamp(min=0)
+    centres = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+    with np.errstate(all="ignore"):  # a box of hardly any width reaches no centre, at infinity
+        at = (centres - low) / (high - low) * m - 0.5  # index space: cell k of the map is at k
+        weights = 1 - np.abs(at[:, None] - np.arange(m, dtype=np.float32))
+    return torch.from_numpy(weights.clip(min=0))

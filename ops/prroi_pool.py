@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ops.roi_align import pooled
-from ops.roi_plan import AxisPlan, RoIPlan, grid
+from ops.roi_plan import AxisPlan, Grid, RoIPlan, grid
 
 
 def prroi_pool(
@@ -30,9 +30,13 @@ def prroi_pool(
     Raises:
         ValueError: shapes that do not fit, or an RoI that is not finite.
     """
-    area = grid(features, rois, output_size, spatial_scale)
-    plan = RoIPlan(area.image, integral_axis(*area.along(0)), integral_axis(*area.along(1)))
-    return pooled(features, plan, "avg")
+    return pooled(features, plan(grid(features, rois, output_size, spatial_scale)), "avg")
+
+
+def plan(rois_on_map: Grid) -> RoIPlan:
+    """One weighted sum of cells for each bin."""
+    rows, columns = (integral_axis(*rois_on_map.along(axis)) for axis in (0, 1))
+    return RoIPlan(rois_on_map.image, rows, columns)
 
 
 def integral_axis(start: Tensor, end: Tensor, bins: int, size: int) -> AxisPlan:

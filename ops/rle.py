@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of masks, in NumPy alone.
+"""COCO's run-length encoding of masks.
 
 A mask ``[H, W]`` is read column after column; its *run lengths* are the lengths of the stretches of
 0, 1, 0, 1 ... met on the way, the first possibly 0. COCO files hold them as a list of numbers
@@ -8,19 +8,33 @@ A string is taken apart here and its sum checked before use, because a damaged o
 decoder writes beyond the image. The format is that of the COCO API (`maskApi.c`).
 """
 
-import itertools
-
 import numpy as np
+from pycocotools import mask as coco_mask
 
 RunLengths = np.ndarray
 """uint32 ``[R]``, R >= 1, summing to the height times the width of the image."""
 
 
-def encode(mask: np.ndarray) -> RunLengths:
-    """Run lengths of a binary mask ``[H, W]``."""
-    flat = np.concatenate(([False], (mask != 0).ravel(order="F")))
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(changes, prepend=0, append=mask.size).astype(np.uint32)
+def encode(
+    mask: np.ndarray, corner: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
+) -> RunLengths:
+    """Run lengths of a binary mask, which may be a part of an image that is 0 elsewhere.
+
+    Args:
+        mask: ``[h, w]``.
+        corner: column and row of the image where the mask's first pixel lies.
+        size: (height, width) of the image; None: the mask is the whole image.
+    """
+    h, w = mask.shape
+    height, width = size or mask.shape
+    # A column of the part is followed by a 0, unless the image's next column follows directly.
+    step = h + (h < height)
+    flat = np.zeros(w * step + 2, dtype=bool)
+    flat[1:-1].reshape(w, step)[:, :h] = mask.T
+    columns, rows = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), step)
+    changes = (corner[0] + columns) * height + corner[1] + rows
+    changes = changes[changes < height * width]  # the image's end is no change
+    return np.diff(changes, prepend=0, append=height * width).astype(np.uint32)
 
 
 def from_list(counts: object) -> RunLengths:
@@ -67,20 +81,8 @@ def decompress(text: str) -> RunLengths:
 
 def compress(runs: RunLengths) -> str:
     """The compressed string of run lengths; inverse of `decompress`."""
-    numbers = runs.astype(np.int64)
-    numbers[3:] -= runs[1:-2]
-    return "".join(itertools.chain.from_iterable(map(_groups, numbers.tolist())))
-
-
-def _groups(number: int) -> list[str]:
-    """One number as characters of five bits each, the last one's fifth bit being its sign."""
-    characters = []
-    while True:
-        group, number = number & 31, number >> 5
-        done = number == (-1 if group & 16 else 0)
-        characters.append(chr(48 + (group if done else group | 32)))
-        if done:
-            return characters
+    size = [int(runs.sum(dtype=np.int64)), 1]
+    return coco_mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"].decode("ascii")
 
 
 def area(runs: RunLengths) -> int:

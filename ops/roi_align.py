@@ -43,15 +43,15 @@ def roi_align(
         ValueError: shapes that do not fit, or an RoI that is not finite.
         InputError: an unknown setting.
     """
-    area = grid(features, rois, output_size, spatial_scale)
+    rois_on_map = grid(features, rois, output_size, spatial_scale)
     if not coordinate_grad:
-        area = area.with_boxes(area.boxes.detach())
-    return align(features, area, sampling_ratio, aligned, agg, placement)
+        rois_on_map = rois_on_map.with_boxes(rois_on_map.boxes.detach())
+    return align(features, rois_on_map, sampling_ratio, aligned, agg, placement)
 
 
 def align(
     features: Tensor,
-    area: Grid,
+    rois_on_map: Grid,
     sampling_ratio: int,
     aligned: bool,
     agg: str,
@@ -60,21 +60,23 @@ def align(
     """RoIAlign of boxes that are in feature coordinates already: ``[K, C, h, w]``."""
     choice("agg", agg, ("avg", "max"))
     choice("placement", placement, ("uniform", "thirds"))
-    if kernels.serve(features, area) and kernels.can_align(sampling_ratio, agg, placement):
-        return kernels.align(features, area, sampling_ratio, aligned, agg)
-    return pooled(features, sampled(area, sampling_ratio, aligned, placement), agg)
+    if kernels.serve(features, rois_on_map) and kernels.can_align(sampling_ratio, agg, placement):
+        return kernels.align(features, rois_on_map, sampling_ratio, aligned, agg)
+    return pooled(features, plan(rois_on_map, sampling_ratio, aligned, placement), agg)
 
 
-def sampled(area: Grid, sampling_ratio: int, aligned: bool, placement: str = "uniform") -> RoIPlan:
-    """The bilinear samples of every bin of the boxes of `area`."""
+def plan(
+    rois_on_map: Grid, sampling_ratio: int = 2, aligned: bool = True, placement: str = "uniform"
+) -> RoIPlan:
+    """The bilinear samples of every bin; the settings are those of `roi_align`."""
     axes = []
     for axis in (0, 1):
-        start, end, bins, size = area.along(axis)
+        start, end, bins, size = rois_on_map.along(axis)
         if aligned:
             start, end = start - 0.5, end - 0.5
         length = end - start if aligned else at_least(end - start, 1)
         axes.append(sampled_axis(start, length, bins, size, sampling_ratio, placement))
-    return RoIPlan(area.image, *axes)
+    return RoIPlan(rois_on_map.image, *axes)
 
 
 def pooled(features: Tensor, plan: RoIPlan, agg: str) -> Tensor:

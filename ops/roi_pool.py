@@ -36,17 +36,17 @@ def roi_pool(
         InputError: an unknown setting.
     """
     choice("rounding", rounding, ("caffe", "floor"))
-    area = grid(features, rois, output_size, spatial_scale)
-    area = area.with_boxes(area.boxes.detach())
-    if rounding == "caffe" and kernels.serve_pool(features, area):
-        return kernels.pool(features, area)
-    return pooled(features, cells(area, rounding), "max")
+    rois_on_map = grid(features, rois, output_size, spatial_scale)
+    rois_on_map = rois_on_map.with_boxes(rois_on_map.boxes.detach())
+    if rounding == "caffe" and kernels.serve_pool(features, rois_on_map):
+        return kernels.pool(features, rois_on_map)
+    return pooled(features, plan(rois_on_map, rounding), "max")
 
 
-def cells(area: Grid, rounding: str) -> RoIPlan:
-    """The whole cells of every bin of the boxes of `area`."""
+def plan(rois_on_map: Grid, rounding: str = "caffe") -> RoIPlan:
+    """The whole cells of every bin; the setting is that of `roi_pool`."""
     axis = _caffe_axis if rounding == "caffe" else _floor_axis
-    return RoIPlan(area.image, axis(*area.along(0)), axis(*area.along(1)))
+    return RoIPlan(rois_on_map.image, axis(*rois_on_map.along(0)), axis(*rois_on_map.along(1)))
 
 
 def _caffe_axis(start: Tensor, end: Tensor, bins: int, size: int) -> AxisPlan:

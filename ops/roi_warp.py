@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ops import roi_align
 from ops.errors import InputError
 from ops.roi_align import align, pooled
 from ops.roi_plan import Grid, RoIPlan, at_least, choice, grid, linear_axis, round_half_away
@@ -37,29 +38,52 @@ def roi_warp(
         aligned: as in RoIAlign; "mnc" has its own frame.
         agg: "avg" or "max" of a bin's samples.
         mode: "paper" is RoIAlign on the rounded box, the comparison of Mask R-CNN's table 2c;
-            "mnc" is the layer that the authors of MNC released: samples at the bins' corners.
+            "mnc" is the layer that the authors of MNC released: samples at the bins' corners;
+            "floor" (for teaching) cuts corner and size down and samples at the thirds of a bin.
 
     Raises:
         ValueError: shapes that do not fit, or an RoI that is not finite.
         InputError: an unknown setting.
     """
-    choice("mode", mode, ("paper", "mnc"))
-    area = grid(features, rois, output_size, spatial_scale)
-    area = area.with_boxes(round_half_away(area.boxes))
+    rois_on_map = grid(features, rois, output_size, spatial_scale)
+    if mode == "paper":
+        return align(features, _rounded(rois_on_map), sampling_ratio, aligned, agg)
+    return pooled(features, plan(rois_on_map, sampling_ratio, aligned, mode), agg)
+
+
+def plan(
+    rois_on_map: Grid, sampling_ratio: int = 2, aligned: bool = True, mode: str = "paper"
+) -> RoIPlan:
+    """The bilinear samples of every bin; the settings are those of `roi_warp`."""
+    choice("mode", mode, ("paper", "mnc", "floor"))
     if mode == "mnc":
-        return pooled(features, corner_sampled(area, sampling_ratio), agg)
-    start, end = area.boxes[:, :2], area.boxes[:, 2:]
-    area = area.with_boxes(torch.cat((start, start + at_least(end - start, 1)), dim=1))
-    return align(features, area, sampling_ratio, aligned, agg)
+        boxes = round_half_away(rois_on_map.boxes)
+        return _corner_samples(rois_on_map.with_boxes(boxes), sampling_ratio)
+    if mode == "floor":
+        return roi_align.plan(_cut_down(rois_on_map), sampling_ratio, aligned, "thirds")
+    return roi_align.plan(_rounded(rois_on_map), sampling_ratio, aligned)
 
 
-def corner_sampled(area: Grid, samples: int) -> RoIPlan:
+def _rounded(rois_on_map: Grid) -> Grid:
+    """Corners rounded to whole cells, a side at least one cell long."""
+    start, end = round_half_away(rois_on_map.boxes).split(2, dim=1)
+    return rois_on_map.with_boxes(torch.cat((start, start + at_least(end - start, 1)), dim=1))
+
+
+def _cut_down(rois_on_map: Grid) -> Grid:
+    """First corner and size cut down to whole cells, a side at least one cell long."""
+    start, end = rois_on_map.boxes.split(2, dim=1)
+    size = at_least((end - start).floor(), 1)
+    return rois_on_map.with_boxes(torch.cat((start.floor(), start.floor() + size), dim=1))
+
+
+def _corner_samples(rois_on_map: Grid, samples: int) -> RoIPlan:
     """MNC's samples: the first corner of each of ``samples`` equal parts of a bin."""
     if samples < 1:
         raise InputError(f"pooler.sampling_ratio: {samples} under mode mnc; give at least 1")
     axes = []
     for axis in (0, 1):
-        start, end, bins, size = area.along(axis)
+        start, end, bins, size = rois_on_map.along(axis)
         length = at_least(end - start, 0)
         step = torch.arange(bins * samples, device=start.device)
         index = start[:, None] + step * length[:, None] / (bins * samples)  # [K, P S]
@@ -70,4 +94,4 @@ def corner_sampled(area: Grid, samples: int) -> RoIPlan:
         )
         pairs = torch.stack((edges[:, :-1], edges[:, 1:]), dim=-1).detach()
         axes.append(linear_axis(index, counts, pairs, size, (-0.5, size - 0.5)))
-    return RoIPlan(area.image, *axes)
+    return RoIPlan(rois_on_map.image, *axes)

@@ -34,9 +34,6 @@ ROWS = {
     ),
     32: (("RoIPool", "max"), ("RoIWarp", "avg"), ("RoIAlign", "avg")),
 }
-# Table 2c's columns: whether a pooler aligns (rounds nothing), and whether it samples bilinearly.
-ALIGNS = {"RoIPool": "", "RoIWarp": "", "RoIAlign": "yes", "PrRoIPool": "yes"}
-BILINEAR = {"RoIPool": "", "RoIWarp": "yes", "RoIAlign": "yes", "PrRoIPool": "yes"}
 
 
 def value(stride: int, pooler: str, agg: str, figure: str) -> float | None:

@@ -13,19 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from judging.matches import IOU_THRESHOLDS
+from ops.poolers import BY_TITLE, OTHER_COLOUR
 from reporting.rows import Variant
 from reporting.scores import FIGURES, KINDS, Scored
 from reporting.study import Group, Study, paper_difference
 from reporting.tables import group_name
 
-# Told apart by people with any colour vision (Okabe and Ito); the second for dark pages.
-COLOURS = {
-    "RoIPool": ("#c44e00", "#ff9248"),
-    "RoIWarp": ("#8e4a86", "#e29bd8"),
-    "RoIAlign": ("#0068a8", "#5fb8f2"),
-    "PrRoIPool": ("#00795a", "#3fd0a4"),
-}
-OTHER = ("#555555", "#bbbbbb")
 MARKERS = {"AP": "o", "AP50": "^", "AP75": "s"}
 DPI = 160
 
@@ -49,7 +42,8 @@ class Ink:
         return ("#d4d6da", "#3c4048")[self.scheme]
 
     def of(self, variant: Variant) -> str:
-        return COLOURS.get(variant.pooler, OTHER)[self.scheme]
+        known = BY_TITLE.get(variant.pooler)
+        return (known.colour if known else OTHER_COLOUR)[self.scheme]
 
 
 LIGHT, DARK = Ink(0), Ink(1)

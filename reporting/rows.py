@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ops.errors import InputError
+from ops.poolers import BY_TITLE, describe_pooler
 from reporting.runs import Run
 from running.run_folder import flatten
-from running.tracking import NAMES, describe_backbone, describe_pooler
+from running.tracking import describe_backbone
 
 # Settings that may differ between a variant's seeds: they change neither what is learned nor what
 # is judged.
@@ -158,7 +159,7 @@ def _told_apart(variants: Sequence[Variant]) -> list[Variant]:
 
 
 def _order(variant: Variant) -> tuple[Any, ...]:
-    names = list(NAMES.values())
+    names = list(BY_TITLE)
     place = names.index(variant.pooler) if variant.pooler in names else len(names)
     return (
         variant.backbone,

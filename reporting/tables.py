@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ops.poolers import BY_TITLE
 from reporting import paper
 from reporting.scores import (
     FIGURES,
@@ -97,7 +98,12 @@ def paper_layout(study: Study, group: Group) -> Table:
     order = [*paper.ROWS.get(stride, ())]
     entries.sort(key=lambda e: order.index(e[:2]) if e[:2] in order else len(order))
     for pooler, agg, found in entries:
-        properties = (paper.ALIGNS.get(pooler, ""), paper.BILINEAR.get(pooler, ""))
+        known = BY_TITLE.get(pooler.removesuffix(" (MNC)"))
+        properties = (
+            ("yes" if known.aligns else "", "yes" if known.bilinear else "")
+            if known
+            else ("?", "?")
+        )
         name = found.variant.label.replace(f" {agg}", "", 1) if found else pooler
         values = [mean_and_spread(found.values(f)) if found else NOTHING for f in figures]
         status = found.variant.status if found else "not run"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from files.atomic import replacing, write_text
+from files.atomic import make_folder, replacing, write_text
 from reporting.document import Section, compose
 from reporting.formats import costs_csv, latex, markdown, rows_csv
 from reporting.page import render_page
@@ -18,7 +18,7 @@ def write_report(study: Study, folder: Path) -> str:
     costs.csv and the section "Cost" of report.md and report.html follow from the runs' metrics and
     matches alone, byte for byte.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     title = f"RoI poolers compared: {study.name}"
     sections = compose(study)
     for section in sections:

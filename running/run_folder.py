@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from files.atomic import read_json, write_json, write_text
+from files.atomic import make_folder, read_json, write_json, write_text
 from ops.errors import InputError
 
 # What a run writes beside config.yaml, and so what overwriting it may remove.
@@ -27,7 +27,7 @@ OWN_FILES = (
     "checkpoints/.*.tmp",
     ".*.tmp",
 )
-# What may lie in a folder that is still empty for us: our lock, Hydra's record of the command.
+# What may lie in a new run's folder: the lock, and Hydra's record of the command.
 NEUTRAL_FILES = (".lock", ".hydra", "*.log", ".*.tmp")
 
 
@@ -93,6 +93,7 @@ class RunFolder:
         overwrite: bool = False,
         wait: bool = False,
         ignore: Sequence[str] = ("run.overwrite",),
+        ignore_finished: Sequence[str] = (),
     ) -> "RunFolder":
         """Create the folder, or find out how far the run in it came. One process at a time.
 
@@ -101,17 +102,16 @@ class RunFolder:
             overwrite: remove the files of an earlier run first.
             wait: where another process writes this run, wait until it ends.
             ignore: settings that do not make another run, by dotted name or group of names.
+            ignore_finished: further ones that do not where the run has finished.
 
         Raises:
             InputError: the folder is another process's, holds a run of another configuration, or
                 holds files that are no run's.
         """
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file, not a folder; choose another run.name")
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         lock = _take_lock(path, wait)
         try:
-            state = _examine(path, config_text, overwrite, ignore)
+            state = _examine(path, config_text, overwrite, ignore, ignore_finished)
         except BaseException:
             lock.close()
             raise
@@ -165,7 +165,11 @@ def _take_lock(path: Path, wait: bool) -> IO[str]:
 
 
 def _examine(
-    path: Path, config_text: str, overwrite: bool, ignore: Sequence[str]
+    path: Path,
+    config_text: str,
+    overwrite: bool,
+    ignore: Sequence[str],
+    ignore_finished: Sequence[str],
 ) -> Literal["new", "unfinished", "finished"]:
     config = path / "config.yaml"
     if not config.exists():
@@ -178,8 +182,9 @@ def _examine(
     elif overwrite:
         _remove_run(path)
     else:
-        _check_same(path, config, config_text, ignore)
-        return "finished" if (path / "metrics.json").exists() else "unfinished"
+        finished = (path / "metrics.json").exists()
+        _check_same(path, config, config_text, (*ignore, *(ignore_finished if finished else ())))
+        return "finished" if finished else "unfinished"
     write_text(config, config_text)
     return "new"
 
@@ -204,18 +209,28 @@ def _check_same(path: Path, config: Path, config_text: str, ignore: Sequence[str
         ) from error
     here = flatten(yaml.safe_load(config_text))
     absent = "(not set)"
-    different = [
-        f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
+    different = {
+        key: f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
         for key in {**there, **here}
         if there.get(key, absent) != here.get(key, absent)
         and not any(key == name or key.startswith(f"{name}.") for name in ignore)
-    ]
+    }
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        texts = "; ".join(list(different.values())[:3])
+        words = " ".join(f"{key}={_word(there[key])}" for key in different if key in there)
+        go_on = f"give {words} to go on with it, " if len(different) <= 3 and words else ""
         raise InputError(
-            f"{path}: holds a run of another configuration ({'; '.join(different[:3])}{more}); "
+            f"{path}: holds a run of another configuration ({texts}{more}); {go_on}"
             "choose another run.name or set run.overwrite=true"
         )
+
+
+def _word(value: Any) -> str:
+    """A setting's value as one types it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from files.atomic import dump_json, replacing, write_text
 from judging.coco_eval import AP_FIGURES, NO_OBJECTS
+from ops.poolers import describe_pooler
 
 Value = str | float | bool
 BOARD = "_summary"
@@ -360,23 +361,7 @@ def _value(tag: str, metadata: SummaryMetadata, tensor: TensorProto) -> Summary.
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 
 
-NAMES = {
-    "roi_pool": "RoIPool",
-    "roi_warp": "RoIWarp",
-    "roi_align": "RoIAlign",
-    "prroi_pool": "PrRoIPool",
-}
-OWN_AGGREGATION = {"roi_pool": "max", "prroi_pool": "avg"}  # of poolers that leave no choice
 PLAIN_WIDTH = 64  # channels of the first stage in an ordinary ResNet or VGG16
-
-
-def describe_pooler(pooler: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and aggregation of a configured pooler; one that is new goes by its function's name."""
-    function = str(pooler["_target_"]).rpartition(".")[-1]
-    name = NAMES.get(function, function)
-    if pooler.get("mode") == "mnc":
-        name += " (MNC)"
-    return name, str(pooler.get("agg", OWN_AGGREGATION.get(function, "")))
 
 
 def describe_backbone(backbone: Mapping[str, Any]) -> str:

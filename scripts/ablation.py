@@ -2,7 +2,7 @@
 
     python scripts/ablation.py demo_quick
     python scripts/ablation.py demo --jobs 2 --seeds 0 1 2
-    python scripts/ablation.py table2c --jobs 1 data.root=/data/coco schedule=modern
+    python scripts/ablation.py table2c --jobs 1 data.root=/data/coco recipe=modern
     python scripts/ablation.py demo --show
 
 trains the RPN, writes its proposals, trains every variant with every seed on them in one Hydra
@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from build import build_data
 from configuration import CONFIGS, composed
+from files.atomic import make_folder
 from ops.errors import InputError
 from running.checkpoint import load_checkpoint, weights_digest
 from train import run_name
@@ -243,7 +244,7 @@ def shown(command: Sequence[str]) -> str:
 def run_ablation(ablation: Ablation, own: Sequence[str]) -> int:
     """Do what is not done yet; returns the exit status, 1 where a variant or a step failed."""
     began = time.monotonic()
-    ablation.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(ablation.folder)
     with alone(ablation.folder) as lock:
         if not ablation.brings_proposals:
             if step("1/4 RPN", rpn_command(ablation), lock):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +26,13 @@ from torchvision import ops as torchvision_ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ops.roi_align import roi_align
-from ops.roi_pool import roi_pool
-from ops.roi_warp import roi_warp
+from files.atomic import write_json
+from ops.poolers import POOLERS
+from scripts.timing import evaluation
 
 STRIDE = 16
 SAMPLES = 2
-Pooler = Callable[[Tensor, Tensor], Tensor]
+Pass = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,39 @@ def main(arguments: list[str] | None = None) -> None:
     ops.add_argument("--repeats", type=int, default=7, help="runs of each, at least 5")
     ops.add_argument("--threads", type=int, default=None, help="default: torch's own choice")
     ops.add_argument("--seed", type=int, default=0)
+    add_eval_command(commands)
     options = parser.parse_args(arguments)
+    if options.command == "eval":
+        benchmark_eval(options.scale, options.repeats, options.seed, options.json)
+        return
     if options.repeats < 5:
         parser.error("--repeats: give at least 5, a median of fewer says little")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     benchmark_ops([SHAPES[name] for name in options.shapes], options.repeats, options.seed)
+
+
+def add_eval_command(commands: Any) -> None:
+    """What `benchmark.py eval` takes."""
+    command = commands.add_parser("eval", help="COCO's evaluation against bare pycocotools")
+    command.add_argument("--scale", choices=list(evaluation.SCALES), default="small")
+    command.add_argument("--repeats", type=int, default=3, help="runs of each, in turn")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", type=Path, help="file to write the measurements to")
+
+
+def benchmark_eval(scale: str, repeats: int, seed: int, file: Path | None) -> None:
+    """Print, and write to `file`, how long evaluation takes."""
+    measured = {
+        "machine": machine(),
+        "scale": scale,
+        "evaluation": evaluation.measure_evaluation(evaluation.SCALES[scale], repeats, seed),
+        "masks": evaluation.measure_masks(repeats, seed),
+    }
+    print(f"{measured['machine']}; median of {repeats}; ", end="")
+    print(evaluation.tables(measured["evaluation"], measured["masks"], evaluation.SCALES[scale]))
+    if file is not None:
+        write_json(file, measured)
 
 
 def benchmark_ops(shapes: list[Shape], repeats: int, seed: int) -> None:
@@ -90,35 +118,42 @@ def benchmark_ops(shapes: list[Shape], repeats: int, seed: int) -> None:
     print("|---|---|--:|--:|--:|--:|--:|")
     for shape in shapes:
         print(f"| **{shape}** | | | | | | |")
-        for name, backward, ours, theirs in rows(shape, repeats, seed):
+        for name, backward, ours, peer in rows(shape, repeats, seed):
             moved = shape.bytes_moved(backward)
             limit = moved / bandwidth
             print(
                 f"| {name} | {'fwd+bwd' if backward else 'fwd'} | {1e3 * ours:.1f} "
-                f"| {1e3 * theirs:.1f} | {theirs / ours:.1f} | {moved / 1e6:.0f} "
+                f"| {_compared(ours, peer)} | {moved / 1e6:.0f} "
                 f"| {100 * limit / ours:.0f} % |",
                 flush=True,
             )
 
 
-def rows(shape: Shape, repeats: int, seed: int) -> Iterator[tuple[str, bool, float, float]]:
-    """Pooler, whether the backward pass is included, our seconds and torchvision's."""
+def _compared(seconds: float, peer: float | None) -> str:
+    return "– | –" if peer is None else f"{1e3 * peer:.1f} | {peer / seconds:.1f}"
+
+
+def rows(shape: Shape, repeats: int, seed: int) -> Iterator[tuple[str, bool, float, float | None]]:
+    """Pooler, whether the backward pass is included, its seconds, torchvision's (None: no such)."""
     torch.manual_seed(seed)
     rois = random_rois(shape)
     features = torch.randn(1, shape.channels, shape.height, shape.width)
-    for name, (ours, theirs) in pairs(shape.size).items():
+    for name, (ours, peer) in pairs(shape.size).items():
         for backward in (False, True):
-            runs = [
-                timed_pass(ours, features.to(memory_format=torch.channels_last), rois, backward),
-                timed_pass(theirs, features, rois, backward),
-            ]
+            channels_last = features.to(memory_format=torch.channels_last)
+            runs = [timed_pass(ours, channels_last, rois, backward)]
+            if peer is not None:
+                runs.append(timed_pass(peer, features, rois, backward))
             seconds = [[run() for run in runs] for _ in range(repeats + 1)][1:]  # one to warm up
-            ours_s, theirs_s = (statistics.median(column) for column in zip(*seconds, strict=True))
-            yield name, backward, ours_s, theirs_s
+            medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
+            yield name, backward, medians[0], medians[1] if peer is not None else None
 
 
-def pairs(size: int) -> dict[str, tuple[Pooler, Pooler]]:
-    """Our poolers, each with the nearest that torchvision's operators can be made to do."""
+def pairs(size: int) -> dict[str, tuple[Pass, Pass | None]]:
+    """Every pooler with each of its aggregations, beside the nearest that torchvision can do.
+
+    RoIWarp is torchvision's RoIAlign on rounded boxes; a maximum is composed of one-sample bins.
+    """
     scale = 1 / STRIDE
     given = {"output_size": size, "spatial_scale": scale}
     average = partial(torchvision_ops.roi_align, **given, sampling_ratio=SAMPLES, aligned=True)
@@ -130,13 +165,20 @@ def pairs(size: int) -> dict[str, tuple[Pooler, Pooler]]:
         fine = torchvision_ops.roi_align(features, boxes, size * SAMPLES, scale, 1, True)
         return F.max_pool2d(fine, SAMPLES)
 
-    return {
-        "RoIAlign avg": (partial(roi_align, **given), average),
-        "RoIAlign max": (partial(roi_align, **given, agg="max"), largest),
-        "RoIWarp avg": (partial(roi_warp, **given), lambda f, b: average(f, rounded(b))),
-        "RoIWarp max": (partial(roi_warp, **given, agg="max"), lambda f, b: largest(f, rounded(b))),
-        "RoIPool": (partial(roi_pool, **given), partial(torchvision_ops.roi_pool, **given)),
+    peers: dict[tuple[str, str], Pass] = {
+        ("align", "avg"): average,
+        ("align", "max"): largest,
+        ("warp", "avg"): lambda f, b: average(f, rounded(b)),
+        ("warp", "max"): lambda f, b: largest(f, rounded(b)),
+        ("pool", "max"): partial(torchvision_ops.roi_pool, **given),
     }
+    found: dict[str, tuple[Pass, Pass | None]] = {}
+    for word, pooler in POOLERS.items():
+        for agg in (pooler.agg,) if pooler.agg else ("avg", "max"):
+            ours = partial(pooler.function, **given, **({} if pooler.agg else {"agg": agg}))
+            name = pooler.title + ("" if pooler.agg else f" {agg}")
+            found[name] = (ours, peers.get((word, agg)))
+    return found
 
 
 def random_rois(shape: Shape) -> Tensor:
@@ -148,9 +190,7 @@ def random_rois(shape: Shape) -> Tensor:
     return torch.cat((torch.zeros(shape.rois, 1), corner, corner + sides), dim=1)
 
 
-def timed_pass(
-    pooler: Pooler, features: Tensor, rois: Tensor, backward: bool
-) -> Callable[[], float]:
+def timed_pass(pooler: Pass, features: Tensor, rois: Tensor, backward: bool) -> Callable[[], float]:
     """A function that runs one pass and returns its seconds."""
     features = features.clone(memory_format=torch.preserve_format).requires_grad_(backward)
     grad = torch.randn_like(pooler(features, rois).detach())

@@ -20,11 +20,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from build import build_data, build_model
-from configuration import command_line
+from configuration import check_settings, command_line, run_command
 from data.splits import DetectionDataset
 from data.statistics import Statistics, gather_statistics
 from data.transforms import EvalTransform, TrainTransform
-from files.atomic import replacing, write_json, write_text
+from files.atomic import make_folder, replacing, write_json, write_text
 from models.network import LOADED_LATER
 from ops.errors import InputError
 from scripts.gallery.page import page
@@ -47,6 +47,9 @@ def browse(cfg: DictConfig) -> Path:
     """
     if cfg.split not in ("train", "val"):
         raise InputError(f"split={cfg.split}: unknown; choose train or val")
+    check_settings(cfg)
+    page, folder = cfg.html, Path(cfg.output or Path(cfg.run.root) / "browse")
+    make_folder(folder if page is None else Path(page).parent)
     data = build_data(cfg)
     dataset = data.train if cfg.split == "train" else data.val
     transform = data.train_transform if cfg.split == "train" else data.eval_transform
@@ -54,10 +57,9 @@ def browse(cfg: DictConfig) -> Path:
     print(dataset.describe())
     statistics = gather_statistics(dataset)
     views = _views(cfg, dataset, transform, chosen)
-    if cfg.html is not None:
-        write_page(Path(cfg.html), cfg, dataset, statistics, views)
-        return Path(cfg.html)
-    folder = Path(cfg.output or Path(cfg.run.root) / "browse")
+    if page is not None:
+        write_page(Path(page), cfg, dataset, statistics, views)
+        return Path(page)
     write_files(folder, statistics, views)
     return folder
 
@@ -94,7 +96,6 @@ def mask_resolution(cfg: DictConfig, num_classes: int) -> int:
 
 def write_files(folder: Path, statistics: Statistics, views: Iterator[View]) -> None:
     """One picture an image, named by its id, the plots, and statistics.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     for shown in views:
         write_picture(folder / f"{shown.image_id:012d}.jpg", shown.picture)
     for name, figure in plot_statistics(statistics, LIGHT).items():
@@ -119,7 +120,6 @@ def write_page(
         views,
         [(SHOWS[name], light[name], dark[name]) for name in light],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
 
 
@@ -149,4 +149,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "browse")

@@ -26,6 +26,7 @@ from data.proposals import Record, write_proposals
 from data.splits import DetectionDataset
 from data.transforms import EvalTransform
 from detector import detect, load
+from files.atomic import make_folder
 from judging.proposal_recall import ProposalRecall
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
@@ -50,7 +51,7 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
     data = build_data(cfg)
     detector.check_categories(data.val)
     folder = Path(cfg.output) if cfg.output else detector.folder / "proposals"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digest = weights_digest(model.state_dict())
     print(f"detector {digest}")
     model.roi_heads = None  # makes it a network that only proposes

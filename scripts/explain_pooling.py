@@ -17,12 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from configuration import command_line
 from ops.errors import InputError
+from ops.poolers import POOLERS
 from scripts.explain.canvas import Canvas, write
 from scripts.explain.figure import Chosen, explain_figure
 from scripts.explain.geometry import Reading, Scene, bump
 from scripts.explain.page import write_page
-from scripts.explain.poolers import WORDS, Pooler, choose
+from scripts.explain.poolers import FORMS, WORDS, DrawnPooler, choose
 
 EXAMPLE = (296.0, 192.0, 496.0, 337.0)
 
@@ -30,11 +32,7 @@ EXAMPLE = (296.0, 192.0, 496.0, 337.0)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line asks for; returns the exit status."""
     chosen = parser().parse_args(arguments)
-    try:
-        draw(chosen)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    command_line(lambda: draw(chosen))
     return 0
 
 
@@ -113,8 +111,8 @@ def figure(chosen: argparse.Namespace) -> Canvas:
     return explain_figure(readings, features, Chosen(row, column, sample))
 
 
-def pooler(chosen: argparse.Namespace, word: str) -> Pooler:
-    agg = None if word.startswith("pool") or word == "prroi" else chosen.agg
+def pooler(chosen: argparse.Namespace, word: str) -> DrawnPooler:
+    agg = None if POOLERS[FORMS[word].pooler].agg else chosen.agg
     return choose(word, sampling_ratio=chosen.samples, aligned=not chosen.unaligned, agg=agg)
 
 

@@ -17,24 +17,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from build import build_data, build_model, load_weights, with_structure
-from configuration import command_line
-from files.atomic import replacing
+from configuration import command_line, composed
+from files.atomic import make_folder, replacing
 from models.normalization import Normalize
 from models.weight_names import detectron2_name
 from ops.errors import InputError
 from running.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
 
 def import_detector(source: Path, out: Path, overrides: Sequence[str]) -> None:
     """Write a checkpoint of the network that `overrides` describe, filled from `source`."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
-        cfg = compose("train", overrides=list(overrides))
+    cfg = composed("train", overrides)
     OmegaConf.update(cfg, "weights", str(source))
     cfg = with_structure(cfg)
     dataset = build_data(cfg).val
@@ -113,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
 
     def action() -> None:
+        make_folder(chosen.out.parent)
         if chosen.out.suffix == ".pkl":
             export_detector(chosen.source, chosen.out)
         elif chosen.out.suffix == ".pt":

@@ -10,10 +10,9 @@ could be predicted.
 """
 
 import argparse
-import contextlib
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ from data.sources import find_sources
 from detector import Detector, load
 from drawing.video import reading_video, video_ending, writing_video
 from drawing.visualize import draw_detections
-from files.atomic import dump_json, replacing, write_json
-from judging.coco_eval import coco_results
+from files.atomic import make_folder, replacing, write_json, writing_list
+from judging.results import coco_results
 from ops.errors import InputError
 from ops.structures import Category, Detections
 
@@ -47,7 +46,7 @@ class Predictions:
 
     Attributes:
         output: the folder.
-        add: appends an entry to detections.json.
+        add: appends entries to detections.json.
         categories: of the detector.
         images: the entries of images.json.
         names: of the files in the folder, in lower case, since some file systems ignore case.
@@ -55,7 +54,7 @@ class Predictions:
     """
 
     output: Path
-    add: Callable[[dict[str, Any]], None]
+    add: Callable[[Sequence[Any]], None]
     categories: Sequence[Category]
     images: list[dict[str, Any]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -75,10 +74,8 @@ class Predictions:
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **entry, "height": size[0], "width": size[1]})
         ids = [category.id for category in self.categories]
-        for result in coco_results(
-            detections, image_id=image_id, original_size=size, category_ids=ids
-        ):
-            self.add(result)
+        results = coco_results(detections, image_id=image_id, original_size=size, category_ids=ids)
+        self.add(list(results.entries()))
         self.objects += len(detections)
 
 
@@ -109,7 +106,6 @@ def predict(
         detections = detector(image)
         return detections[(detections.scores >= score) & torch.isin(detections.labels, wanted)]
 
-    output.mkdir(parents=True, exist_ok=True)
     with writing_list(output / "detections.json") as add:
         results = Predictions(output, add, detector.categories)
         for source in tqdm(sources, "predicting", unit="file", disable=None):
@@ -176,22 +172,6 @@ def chosen_labels(categories: Sequence[Category], names: str | None) -> list[int
     return labels
 
 
-@contextlib.contextmanager
-def writing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends an entry to a JSON list, written atomically when the block ends."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        count = 0
-
-        def add(entry: dict[str, Any]) -> None:
-            nonlocal count
-            file.write((",\n" if count else "") + dump_json(entry))
-            count += 1
-
-        file.write("[")
-        yield add
-        file.write("]\n")
-
-
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write uint8 RGB ``[H, W, 3]`` in the format of the path's ending, atomically."""
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -228,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             score_threshold=max(options.score - BELOW, 0.0),
         )
         labels = chosen_labels(detector.categories, options.classes)
+        make_folder(options.output)
         return predict(options.inputs, detector, options.output, score=options.score, labels=labels)
 
     return 1 if command_line(action) else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from configuration import command_line
 from ops.errors import InputError
 from reporting.bootstrap import RESAMPLES
 from reporting.formats import markdown
@@ -33,11 +34,7 @@ def main() -> None:
         help="what the others are compared with: pool (default), warp, align, 'warp avg' ...",
     )
     given = parser.parse_args()
-    try:
-        report(given.folder, given.resamples, given.baseline)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(lambda: report(given.folder, given.resamples, given.baseline))
 
 
 def report(folder: Path, resamples: int = RESAMPLES, baseline: str | None = None) -> str:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from configuration import command_line
 from ops.errors import InputError
-from running.tracking import NAMES
+from ops.poolers import BY_TITLE
 from scripts.shift.measuring import ShiftedRun, measure
 from scripts.shift.writing import ShiftedVariant, write_all
 
@@ -97,7 +97,7 @@ def variants_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedVariant]:
 
 def _table_order(variant: ShiftedVariant) -> tuple[int, int, bool]:
     """By stride, then in the paper's order: RoIPool, RoIWarp, RoIAlign; maximum before average."""
-    settings, order = variant.runs[0].settings, list(NAMES.values())
+    settings, order = variant.runs[0].settings, list(BY_TITLE)
     pooler = str(settings["pooler"]).partition(" ")[0]
     place = order.index(pooler) if pooler in order else len(order)
     return variant.stride, place, settings["agg"] != "max"

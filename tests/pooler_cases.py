@@ -1,5 +1,6 @@
 """Every pooler in every variant, beside its slow reference: a new pooler adds its lines here."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.crop_resize import crop_resize
 from ops.prroi_pool import prroi_pool
 from ops.roi_align import pooled, roi_align
 from ops.roi_plan import grid
-from ops.roi_pool import cells, roi_pool
+from ops.roi_pool import plan as pool_plan
+from ops.roi_pool import roi_pool
 from ops.roi_warp import roi_warp
 
 Pooler = Callable[..., Tensor]
@@ -45,12 +48,35 @@ def planned_roi_pool(
     features: Tensor, rois: Tensor, size: int | tuple[int, int], scale: float
 ) -> Tensor:
     """RoIPool by its plan, which small maps on a CPU do without."""
-    return pooled(features, cells(grid(features, rois, size, scale), "caffe"), "max")
+    return pooled(features, pool_plan(grid(features, rois, size, scale), "caffe"), "max")
 
 
 def _mnc_max(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
     fine = slow.roi_warp_mnc(features, rois, (2 * size[0], 2 * size[1]), scale)
     return F.max_pool2d(fine, 2)
+
+
+def _crop(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
+    """Crop and resize in loops, after the description of ``tf.image.crop_and_resize``."""
+    rows, columns = 2 * size[0], 2 * size[1]
+    height, width = features.shape[2:]
+    fine = features.new_zeros(len(rois), features.shape[1], rows, columns)
+    for k, (image, *box) in enumerate(rois.tolist()):
+        x1, y1, x2, y2 = (edge * scale for edge in box)
+        for i in range(rows):
+            for j in range(columns):
+                y, x = y1 + i * (y2 - y1) / (rows - 1), x1 + j * (x2 - x1) / (columns - 1)
+                if 0 <= y <= height - 1 and 0 <= x <= width - 1:
+                    fine[k, :, i, j] = _between(features[int(image)], y, x)
+    return F.max_pool2d(fine, 2)
+
+
+def _between(plane: Tensor, y: float, x: float) -> Tensor:
+    top, left = math.floor(y), math.floor(x)
+    bottom, right = math.ceil(y), math.ceil(x)
+    above = plane[:, top, left] * (1 - x + left) + plane[:, top, right] * (x - left)
+    below = plane[:, bottom, left] * (1 - x + left) + plane[:, bottom, right] * (x - left)
+    return above * (1 - y + top) + below * (y - top)
 
 
 def _case(pooler: Pooler, reference: Pooler, *facts: object, **settings: object) -> Case:
@@ -85,6 +111,7 @@ CASES = {
     "warp adaptive": _warp(sampling_ratio=0),
     "warp mnc": Case(roi_warp, slow.roi_warp_mnc, {}, False, dict(MNC)),
     "warp mnc max": Case(roi_warp, _mnc_max, {}, False, {"mode": "mnc", "agg": "max"}),
+    "crop": _case(crop_resize, _crop, {}, False),
     "prroi": _case(prroi_pool, slow.prroi_pool, {}, True),
 }
 

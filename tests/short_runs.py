@@ -28,6 +28,8 @@ def words(folder: Path, drawings: Path, *overrides: str) -> list[str]:
         f"run.dir={folder}",
         "precision=float32",  # the same numbers on every machine
         "run.progress=false",
+        "evaluation.pictures=1",
+        "evaluation.loss_images=2",
         *overrides,
     ]
 

@@ -202,7 +202,7 @@ def test_other_settings_make_other_tables() -> None:
     ablation, own = settled(read_ablation("demo_quick"), ["schedule.steps=7"], "joblib", 2)
     assert ablation.folder == Path("outputs/schedule.steps-7/demo")
     file = ablation.proposals / "train.safetensors"
-    assert f"proposals.files.train='{file}'" in own
+    assert f"proposals.files.train={file}" in own
     text = shown(variants_command(ablation, own))
     assert "proposals.files.train=choice(" in text  # unknown until an experiment is chosen
     assert "schedule.steps=7 run.root=outputs/schedule.steps-7" in text

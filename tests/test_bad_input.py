@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 Action = Callable[[], object]
 
 
-def told(action: Action, *parts: str) -> str:
+def assert_one_line_error(action: Action, *parts: str) -> str:
     """The message of the InputError that `action` raises: one line that holds all `parts`."""
     with pytest.raises(InputError) as error:
         action()
@@ -80,12 +80,12 @@ def checkpoint(tmp_path: Path, drawings: Path) -> Path:
 
 def test_a_folder_of_data_that_was_not_given(tmp_path: Path) -> None:
     cfg = composed("data=coco", f"run.dir={tmp_path}")
-    told(lambda: train(cfg), "data.root", "is not set", "command line")
+    assert_one_line_error(lambda: train(cfg), "data.root", "is not set", "command line")
 
 
 def test_a_folder_of_data_that_is_not_there(tmp_path: Path) -> None:
     cfg = composed("data=coco", "data.root=/nowhere/at/all", f"run.dir={tmp_path / 'run'}")
-    told(lambda: train(cfg), "/nowhere/at/all", "no such folder", "data.root")
+    assert_one_line_error(lambda: train(cfg), "/nowhere/at/all", "no such folder", "data.root")
     assert not (tmp_path / "run").exists()  # nothing was begun
 
 
@@ -94,7 +94,9 @@ def test_a_validation_set_without_images(tmp_path: Path) -> None:
     empty = {**small_coco.document(), "images": [], "annotations": []}
     (tmp_path / "empty.json").write_text(json.dumps(empty))
     cfg = composed(*words, "data.val_annotations=empty.json")
-    told(lambda: train(cfg), str(tmp_path / "empty.json"), "`images` is empty", "at least one")
+    assert_one_line_error(
+        lambda: train(cfg), str(tmp_path / "empty.json"), "`images` is empty", "at least one"
+    )
 
 
 def test_a_validation_set_of_other_categories(tmp_path: Path) -> None:
@@ -103,19 +105,23 @@ def test_a_validation_set_of_other_categories(tmp_path: Path) -> None:
     other["categories"][0]["name"] = "mug"
     (tmp_path / "other.json").write_text(json.dumps(other))
     cfg = composed(*words, "data.val_annotations=other.json")
-    told(lambda: train(cfg), "other.json", "category 7", "mug", "cup", "give both files")
+    assert_one_line_error(
+        lambda: train(cfg), "other.json", "category 7", "mug", "cup", "give both files"
+    )
 
 
 def test_an_image_that_does_not_decode_is_found_before_training(tmp_path: Path) -> None:
     words = coco_folder(tmp_path)
     (tmp_path / "images/two.png").write_bytes(b"not a picture")
-    told(lambda: train(composed(*words)), "two.png")
+    assert_one_line_error(lambda: train(composed(*words)), "two.png")
     assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_a_transforms_setting_that_does_not_exist(tmp_path: Path) -> None:
     cfg = composed(*coco_folder(tmp_path), "+data.train_transform.blur=2")
-    told(lambda: train(cfg), "data.train_transform.blur", "no such setting", "flip")
+    assert_one_line_error(
+        lambda: train(cfg), "data.train_transform.blur", "no such setting", "flip"
+    )
 
 
 # Settings
@@ -123,7 +129,7 @@ def test_a_transforms_setting_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_a_stride_that_no_network_is_cut_at(tmp_path: Path, drawings: Path) -> None:
     cfg = short_run(tmp_path / "run", drawings, "stride=8")
-    told(lambda: train(cfg), "stride=8", "stride=16", "stride=32")
+    assert_one_line_error(lambda: train(cfg), "stride=8", "stride=16", "stride=32")
     assert not (tmp_path / "run").exists()
 
 
@@ -142,7 +148,7 @@ def test_a_stride_that_no_network_is_cut_at(tmp_path: Path, drawings: Path) -> N
 def test_a_setting_without_sense(
     tmp_path: Path, drawings: Path, override: str, parts: list[str]
 ) -> None:
-    told(lambda: train(short_run(tmp_path / "run", drawings, override)), *parts)
+    assert_one_line_error(lambda: train(short_run(tmp_path / "run", drawings, override)), *parts)
 
 
 # Checkpoints and detections
@@ -150,23 +156,29 @@ def test_a_setting_without_sense(
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "nowhere/last.pt"
-    told(lambda: evaluated(f"checkpoint={path}"), str(path), "no such file", "last.pt")
+    assert_one_line_error(
+        lambda: evaluated(f"checkpoint={path}"), str(path), "no such file", "last.pt"
+    )
 
 
 def test_a_runs_folder_without_checkpoint(tmp_path: Path) -> None:
-    told(lambda: evaluated(f"checkpoint={tmp_path}"), str(tmp_path), "no such file")
+    assert_one_line_error(
+        lambda: evaluated(f"checkpoint={tmp_path}"), str(tmp_path), "no such file"
+    )
 
 
 def test_a_checkpoint_of_another_architecture(checkpoint: Path, drawings: Path) -> None:
     cfg = short_run(checkpoint.parents[2] / "other", drawings, "stride=32", f"weights={checkpoint}")
-    told(lambda: train(cfg), str(checkpoint), "shape", "choose the backbone, stride")
+    assert_one_line_error(
+        lambda: train(cfg), str(checkpoint), "shape", "choose the backbone, stride"
+    )
     narrower = [f"checkpoint={checkpoint}", "backbone.width=8"]
-    told(lambda: evaluated(*narrower), str(checkpoint), "another architecture")
+    assert_one_line_error(lambda: evaluated(*narrower), str(checkpoint), "another architecture")
 
 
 def test_a_checkpoint_of_other_categories(checkpoint: Path, tmp_path: Path) -> None:
     words = coco_folder(tmp_path / "coco")[:6]
-    told(
+    assert_one_line_error(
         lambda: evaluated(f"checkpoint={checkpoint}", *words),
         str(checkpoint),
         "trained on 6 categories",
@@ -178,12 +190,18 @@ def test_a_checkpoint_of_other_categories(checkpoint: Path, tmp_path: Path) -> N
 def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     path.write_text("not one")
-    told(lambda: evaluated(f"checkpoint={path}"), str(path), "checkpoint")
+    assert_one_line_error(lambda: evaluated(f"checkpoint={path}"), str(path), "checkpoint")
+
+
+def test_an_unknown_backend_is_refused_before_training(tmp_path: Path, drawings: Path) -> None:
+    cfg = short_run(tmp_path / "run", drawings, "evaluation.backend=fast")
+    assert_one_line_error(lambda: train(cfg), "evaluation.backend=fast", "hotcoco or pycocotools")
+    assert not (tmp_path / "run").exists()
 
 
 def test_detections_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "detections.json"
-    told(lambda: rescored(f"detections={path}"), str(path), "no such file")
+    assert_one_line_error(lambda: rescored(f"detections={path}"), str(path), "no such file")
 
 
 def test_detections_of_an_unknown_image(tmp_path: Path, drawings: Path) -> None:
@@ -192,7 +210,7 @@ def test_detections_of_an_unknown_image(tmp_path: Path, drawings: Path) -> None:
     path.write_text(json.dumps([entry]))
     overrides = [f"detections={path}", f"data.root={drawings}", "mask=false"]
     overrides += ["data.train_images=4", "data.val_images=2"]
-    told(lambda: rescored(*overrides), "image 999", "annotations")
+    assert_one_line_error(lambda: rescored(*overrides), "image 999", "annotations")
 
 
 # The command line
@@ -254,7 +272,7 @@ def test_a_word_that_does_not_exist_is_one_line(tmp_path: Path, program: str) ->
 )
 def test_a_wrong_word_is_answered_with_the_nearest(word: str, answer: str) -> None:
     words = ["backbone=resnet50", word]
-    told(lambda: configuration.composed("train", words))
+    assert_one_line_error(lambda: configuration.composed("train", words))
     with pytest.raises(InputError) as error:
         configuration.composed("train", words)
     assert str(error.value) == answer
@@ -266,3 +284,18 @@ def test_evaluate_py_without_a_checkpoint_asks_for_one(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "checkpoint" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_from_scratch_needs_a_norm_that_learns(drawings: Path, tmp_path: Path) -> None:
+    words = ["backbone=resnet50", "backbone.weights=null"]
+    assert_one_line_error(
+        lambda: train(short_run(tmp_path, drawings, *words)), "backbone.norm=frozen", "norm=group"
+    )
+
+
+@pytest.mark.parametrize("script", ["browse.py", "import_weights.py SOURCE OUT.pt"])
+def test_scripts_answer_an_unknown_word_in_one_line(script: str) -> None:
+    command = [sys.executable, *f"scripts/{script} colour=red".split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "colour: no such setting" in done.stderr

@@ -1,21 +1,23 @@
 """COCO's figures: perfect detections, shifted ones, crowds, both backends, bad input."""
 
-import builtins
-import contextlib
 import copy
-import io
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from reference_judge import by_pycocotools, small_cases
 
-from judging.coco_eval import FIGURES, coco_metrics, coco_results, read_results, results_table
+from judging import coco_eval
+from judging.coco_eval import BACKENDS, FIGURES, _checked_truth, _evaluations, results_table
+from judging.results import Results, coco_results, read_results, write_results
 from ops.errors import InputError
 from ops.structures import Detections
 
@@ -75,24 +77,19 @@ def _found(truth: dict[str, Any], shift: float = 0.0) -> list[dict[str, Any]]:
     return results
 
 
+def coco_metrics(
+    truth: dict[str, Any], entries: list[dict[str, Any]], **settings: Any
+) -> dict[str, float]:
+    return coco_eval.coco_metrics(truth, Results.from_entries(entries), **settings)
+
+
 def _reference(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> list[float]:
-    """pycocotools' own summary, by its documented steps."""
-    results = copy.deepcopy(results)
-    if kind == "segm":
-        for result in results:
-            del result["bbox"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = copy.deepcopy(truth)
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats.tolist()
+    """pycocotools' figures in percent."""
+    stats = by_pycocotools(truth, results, kind).stats.tolist()
+    return [100 * value if value >= 0 else -1 for value in stats]
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_perfect_detections_score_100(backend: str) -> None:
     truth = _truth()
     metrics = coco_metrics(truth, _found(truth), backend=backend)
@@ -101,34 +98,64 @@ def test_perfect_detections_score_100(backend: str) -> None:
             assert metrics[f"{kind}/{figure}"] == pytest.approx(100), (kind, figure)
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shift", [1.0, 4.0, 9.0])
 def test_shifted_detections_score_what_pycocotools_says(shift: float, backend: str) -> None:
     truth = _truth()
     results = _found(truth, shift)
     metrics = coco_metrics(truth, results, backend=backend)
     for kind in ("bbox", "segm"):
-        expected = [100 * v if v >= 0 else -1 for v in _reference(truth, results, kind)]
-        assert [metrics[f"{kind}/{f}"] for f in FIGURES] == pytest.approx(expected), kind
+        assert [metrics[f"{kind}/{f}"] for f in FIGURES] == _reference(truth, results, kind), kind
         assert 0 < metrics[f"{kind}/AP"] < 100
 
 
-def test_photographs_score_the_same_with_both_backends_and_pycocotools_itself(shared: Path) -> None:
+def _assert_judged_alike(truth: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    """Both backends give pycocotools' figures and curves to the last bit."""
+    results = Results.from_entries(entries)
+    kinds = ("bbox", "segm")
+    expected = {kind: by_pycocotools(truth, entries, kind) for kind in kinds}
+    for backend in BACKENDS:
+        judged = _evaluations(_checked_truth(truth), results, kinds, backend)
+        for kind in kinds:
+            assert list(judged[kind].stats[:12]) == list(expected[kind].stats), (backend, kind)
+            for curve in ("precision", "recall"):
+                found = judged[kind].eval[curve]
+                assert np.array_equal(found, expected[kind].eval[curve]), (backend, kind, curve)
+
+
+@given(small_cases())
+@settings(max_examples=60, deadline=None)
+def test_any_small_case_is_judged_as_by_pycocotools(case: tuple[dict, list]) -> None:
+    _assert_judged_alike(*case)
+
+
+def test_photographs_are_judged_as_by_pycocotools(shared: Path) -> None:
     path = shared / "coco-mini" / "annotations" / "instances_val2017.json"
     truth = json.loads(path.read_text())
     draw = random.Random(0)
     results = [
-        {**r, "score": draw.random(), "image_id": r["image_id"]}
-        for r in _found(truth, shift=3.0)
+        {**r, "score": draw.choice([0.5, draw.random()])}
+        for shift in (3.0, 8.0)
+        for r in _found(truth, shift)
         if draw.random() < 0.8
     ]
-    ours = coco_metrics(truth, results)
-    faster = coco_metrics(truth, results, backend="faster_coco_eval")
-    assert ours == pytest.approx(faster)
-    for kind in ("bbox", "segm"):
-        expected = [100 * value for value in _reference(truth, results, kind)]
-        assert [ours[f"{kind}/{f}"] for f in FIGURES] == pytest.approx(expected)
-        assert 20 < ours[f"{kind}/AP"] < 90
+    _assert_judged_alike(truth, results)
+    assert any(a["iscrowd"] for a in truth["annotations"])
+    metrics = coco_metrics(truth, results)
+    assert 20 < metrics["bbox/AP"] < 90 and 20 < metrics["segm/AP"] < 90
+
+
+def test_of_more_than_a_hundred_detections_of_an_image_the_best_hundred_count() -> None:
+    truth = _truth()
+    right = _found(truth)
+    wrong = [{**right[0], "image_id": 3, "score": 0.5}] * 130  # of an image without objects
+    crowded = [
+        {**right[2], "bbox": [0.0, 0.0, 3.0, 3.0], "score": 1 + k / 1000} for k in range(101)
+    ]
+    _assert_judged_alike(truth, [*right, *wrong])
+    _assert_judged_alike(truth, [*right, *crowded])
+    alone, beside = (coco_metrics(truth, right + more) for more in ([], crowded))
+    assert beside["bbox/AR100"] < alone["bbox/AR100"]
 
 
 def test_nothing_that_is_given_is_changed() -> None:
@@ -139,14 +166,14 @@ def test_nothing_that_is_given_is_changed() -> None:
     assert (truth, results) == before
 
 
-def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_printed(backend: str, capfd: pytest.CaptureFixture[str]) -> None:
     truth = _truth()
-    coco_metrics(truth, _found(truth))
-    coco_metrics(truth, _found(truth), backend="faster_coco_eval")
-    assert capsys.readouterr().out == ""
+    coco_metrics(truth, _found(truth), backend=backend)
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_detection_in_a_crowd_region_is_neither_right_nor_wrong(backend: str) -> None:
     truth = _truth()
     crowd = {"x": 0, "y": 60, "w": 50, "h": 50}
@@ -217,7 +244,7 @@ def test_categories_of_one_name_are_told_apart_by_id() -> None:
     }
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_detections_at_all_score_zero_with_a_warning(
     backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,20 +284,37 @@ def test_an_empty_validation_set_is_refused() -> None:
         coco_metrics({**_truth(), "images": []}, [])
 
 
-def test_an_unknown_or_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_backend_is_named() -> None:
     truth = _truth()
-    with pytest.raises(InputError, match=r"evaluation\.backend=fast: unknown; choose pycocotools"):
+    message = r"evaluation\.backend=fast: unknown; choose hotcoco or pycocotools"
+    with pytest.raises(InputError, match=message):
         coco_metrics(truth, _found(truth), backend="fast")
-    real = builtins.__import__
 
-    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("faster_coco_eval"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(InputError, match="pip install faster-coco-eval"):
-        coco_metrics(truth, _found(truth), backend="faster_coco_eval")
+class _Panic(BaseException):
+    """What a panic in Rust becomes is no Exception either."""
+
+
+class _Broken:
+    def __getattr__(self, name: str) -> Any:
+        raise _Panic("index out of\nbounds")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [(None, "import of hotcoco halted"), (_Broken(), "index out of bounds")],
+    ids=["missing", "broken"],
+)
+def test_without_hotcoco_pycocotools_judges_and_one_line_says_so(
+    module: Any, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = _truth()
+    expected = coco_metrics(truth, _found(truth, 4.0))
+    monkeypatch.setitem(sys.modules, "hotcoco", module)
+    assert coco_metrics(truth, _found(truth, 4.0)) == expected
+    (record,) = caplog.records
+    assert reason in record.message and "pycocotools is used instead" in record.message
+    assert "\n" not in record.message
 
 
 def _detections(count: int, with_masks: bool = True) -> Detections:
@@ -283,8 +327,9 @@ def _detections(count: int, with_masks: bool = True) -> Detections:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 def test_results_hold_original_pixels_category_ids_and_masks_like_the_pasted_ones() -> None:
-    results = coco_results(_detections(20), image_id=5, original_size=SIZE, category_ids=[3, 8])
-    assert len(results) == 20
+    found = coco_results(_detections(20), image_id=5, original_size=SIZE, category_ids=[3, 8])
+    results = list(found.entries())
+    assert len(found) == len(results) == 20
     assert results[1]["image_id"] == 5 and results[1]["category_id"] == 8
     assert results[1]["bbox"] == [3.0, 4.0, 40.0, 24.0]
     assert results[0]["score"] == pytest.approx(0.9)
@@ -301,16 +346,28 @@ def test_results_hold_original_pixels_category_ids_and_masks_like_the_pasted_one
 
 def test_faster_rcnn_has_no_masks_and_no_detections_no_results() -> None:
     where: dict[str, Any] = {"image_id": 1, "original_size": SIZE, "category_ids": [3, 8]}
-    assert all("segmentation" not in r for r in coco_results(_detections(3, False), **where))
-    assert coco_results(_detections(0), **where) == []
+    results = coco_results(_detections(3, False), **where)
+    assert all("segmentation" not in entry for entry in results.entries())
+    assert list(coco_results(_detections(0), **where).entries()) == []
 
 
-def test_saved_detections_score_as_before(tmp_path: Path) -> None:
+def test_saved_detections_are_read_back_and_score_as_before(tmp_path: Path) -> None:
     truth = _truth()
-    results = _found(truth, shift=4.0)
-    (tmp_path / "detections.json").write_text(json.dumps(results))
+    results = Results.from_entries(_found(truth, shift=4.0))
+    with patch("judging.results.WRITTEN_TOGETHER", 2):  # five, in three pieces
+        write_results(tmp_path / "detections.json", results)
+    assert json.loads((tmp_path / "detections.json").read_text()) == list(results.entries())
     read = read_results(tmp_path / "detections.json")
-    assert coco_metrics(truth, read) == coco_metrics(truth, results)
+    assert coco_eval.coco_metrics(truth, read) == coco_eval.coco_metrics(truth, results)
+
+
+def test_joined_results_keep_their_order_and_their_masks() -> None:
+    entries = _found(_truth())
+    del entries[1]["segmentation"]
+    parts = [Results.from_entries(some) for some in ([], entries[:1], entries[1:2], entries[2:])]
+    assert [part.masks is None for part in parts] == [True, False, True, False]
+    assert list(Results.joined(parts).entries()) == entries
+    assert list(Results.joined([]).entries()) == []
 
 
 GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}

@@ -56,6 +56,31 @@ def test_the_groups_are_not_empty() -> None:
     )
     assert {"shapes", "coco", "nuclei"} <= set(choices("data"))
     assert {"paper", "modern", "demo", "smoke"} <= set(choices("schedule"))
+    assert {"paper", "modern", "demo"} <= set(choices("recipe"))
+
+
+@pytest.mark.parametrize("data", choices("data"))
+def test_no_combination_of_words_mixes_data_sets(data: str) -> None:
+    """Anchors, sizes and crops are those of the data set, whatever is chosen beside it."""
+    belonging = ("data", "proposals.anchors")
+    wanted = {k: OmegaConf.select(composed(f"data={data}"), k) for k in belonging}
+    for recipe in choices("recipe"):
+        for schedule in choices("schedule"):
+            for backbone in choices("backbone"):
+                words = (f"recipe={recipe}", f"schedule={schedule}", f"backbone={backbone}")
+                for source in ((), ("stride=32", "pooler=warp", "proposals=frozen")):
+                    cfg = composed(f"data={data}", *words, *source)
+                    assert {k: OmegaConf.select(cfg, k) for k in belonging} == wanted, words
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_one_word_chooses_the_whole_of_a_published_recipe(recipe: str) -> None:
+    cfg = composed(f"recipe={recipe}", "data.root=somewhere")
+    assert (cfg.data._target_, cfg.backbone.depth) == ("data.coco.coco_data", 50)
+    assert cfg.schedule == composed(f"schedule={recipe}").schedule
+    assert cfg.proposals.anchors.sizes == [32, 64, 128, 256, 512]
+    assert cfg.roi.batch_per_image == {"paper": 64, "modern": 512}[recipe]
+    assert composed(f"recipe={recipe}", "backbone=vgg16").backbone._target_ == "models.vgg.vgg16"
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -131,7 +156,7 @@ def test_every_experiment_opens_with_its_command_and_what_to_expect(experiment: 
     text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text().lower()
     comment = text.split("defaults:")[0]
     assert f"experiment={experiment}" in comment
-    assert "expected" in comment
+    assert "expected" in text
 
 
 def _built_data(*overrides: str) -> DataSplits:

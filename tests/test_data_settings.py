@@ -23,7 +23,7 @@ SMALL = {
 
 
 def build(name: str, **changes: Any) -> DataSplits:
-    return instantiate(OmegaConf.merge(OmegaConf.load(CONFIGS / f"{name}.yaml"), changes))
+    return instantiate(OmegaConf.merge(OmegaConf.load(CONFIGS / f"{name}.yaml").data, changes))
 
 
 def test_shapes_builds(tmp_path: Path) -> None:

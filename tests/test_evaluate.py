@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from short_runs import FIGURES, composed, words
+from short_runs import FIGURES, composed, short_run, words
 
 from configuration import with_overrides
 from data.shapes import prepare_shapes
 from evaluate import evaluate_checkpoint, evaluate_detections
+from ops.errors import InputError
 from running.tracking import read_history
 from train import train
 
@@ -87,6 +88,15 @@ def test_scoring_the_saved_detections_gives_the_same_numbers(learned: Path, tmp_
     assert metrics == {key: trained[key] for key in metrics}
 
 
+def test_saved_proposals_are_judged_by_their_recall(tmp_path: Path, drawings: Path) -> None:
+    trained = train(short_run(tmp_path / "rpn", drawings, "proposals_only=true"))
+    overrides = [f"detections={tmp_path / 'rpn/detections.json'}", f"output={tmp_path / 'again'}"]
+    metrics = evaluate_detections(composed(*overrides, config="evaluate"), overrides)
+    assert set(metrics) == {"proposals/AR100", "proposals/AR1000"}
+    assert metrics == {key: trained[key] for key in metrics}
+    assert metrics["proposals/AR1000"] > 0
+
+
 def test_words_of_the_command_line_change_the_saved_settings(learned: Path, tmp_path: Path) -> None:
     overrides = [
         f"checkpoint={learned}",
@@ -110,3 +120,11 @@ def test_a_setting_can_be_taken_back_to_nothing(learned: Path, tmp_path: Path) -
     saved = OmegaConf.load(learned / "config.yaml")
     merged = with_overrides(saved, composed(*overrides, config="evaluate"), overrides)
     assert merged.data.eval_transform.long_edge is None
+
+
+@pytest.mark.parametrize(
+    "word", ["schedule=paper", "recipe=modern", "experiment=demo/pool_s16", "backbone=resnet18"]
+)
+def test_words_of_training_do_not_pass_a_checkpoint_in_silence(learned: Path, word: str) -> None:
+    with pytest.raises(InputError, match=f"^{word}: says how a network is trained"):
+        evaluated([f"checkpoint={learned}", word])

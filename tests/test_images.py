@@ -1,5 +1,6 @@
 """Image files of every kind come out as 8-bit RGB, and damaged ones are refused by name."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import small_coco
 from PIL import Image
 
+from data.images import read_image
 from data.splits import check_images
 from ops.errors import InputError
 
@@ -167,3 +169,41 @@ def test_a_damaged_chunk_inside_a_png_is_refused(tmp_path: Path) -> None:
     encoded[start + 4 : start + 4 + length] = body
     with pytest.raises(InputError, match="does not decode"):
         _read_one(tmp_path, bytes(encoded), (20, 30))
+
+
+def _jpeg(tmp_path: Path) -> bytes:
+    path = tmp_path / "plain.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x00" * 64, b"ftypmp42\xff\xda\x00\xff\xd8\xff\xdabits"])
+def test_a_jpeg_ends_where_its_own_marks_end(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(_jpeg(tmp_path) + tail)
+    assert read_image(path, (24, 32)).shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.995])
+def test_a_jpeg_cut_short_is_refused_whatever_is_appended(tmp_path: Path, share: float) -> None:
+    data, path = _jpeg(tmp_path), tmp_path / "photo.jpg"
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match="does not decode"):
+        read_image(path, (24, 32))
+
+
+def test_a_size_that_cannot_be_is_refused_before_a_pixel_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.png"
+    cv2.imwrite(str(path), np.zeros((3000, 3000), np.uint8))
+    monkeypatch.setattr(cv2, "imdecode", None)  # nobody may decode
+    with pytest.raises(InputError, match=r"is 3000 x 3000 pixels .* state 64 x 64"):
+        read_image(path, (64, 64))
+
+
+def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is no regular file"):
+            read_image(path, (4, 4))

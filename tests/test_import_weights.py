@@ -73,7 +73,7 @@ def test_the_command_line_evaluates_a_model_of_the_zoos_form(
     )
     assert run.returncode == 0, run.stderr
     assert "detectron2's detector: 279 tensors loaded, 0 missing, 0 unexpected" in run.stdout
-    assert "expected figures are over 5000 images, not 3" in run.stdout
+    assert "expected figures are of 5000 images, not 3" in run.stdout
     assert len(detections(tmp_path / "outputs/weights/evaluation")) > 10
 
 
@@ -207,10 +207,17 @@ def test_the_full_size_c4_needs_little_more_memory_than_itself_twice(tmp_path: P
 
 
 def test_figures_are_compared_with_the_expected_ones() -> None:
-    expected = {"metrics": {"bbox/AP": 36.8, "segm/AP": 32.2}, "tolerance": 0.3, "images": 5000}
+    expected = {"metrics": {"bbox/AP": 36.8, "segm/AP": 32.2}, "tolerance": 0.3}
+    expected |= {"images": 5000, "steps": 90000}
     metrics = {"bbox/AP": 36.61, "segm/AP": 31.5}
-    text = compare_with_expected(metrics, images=5000, expected=expected)
-    assert "bbox/AP 36.61 as expected (36.8)" in text
-    assert "segm/AP 31.50 NOT as expected (32.2)" in text
-    assert "nan NOT" in compare_with_expected({}, images=5000, expected=expected)
-    assert "as expected" not in compare_with_expected(metrics, images=3, expected=expected)
+    same = {"images": 5000, "steps": 90000, "expected": expected}
+    text = compare_with_expected(metrics, **same)
+    assert "bbox/AP 36.61 as expected (36.8 ± 0.3)" in text
+    assert "segm/AP 31.50 NOT as expected (32.2 ± 0.3)" in text
+    assert "none of the expected" in compare_with_expected({}, **same)
+    assert "as expected" not in compare_with_expected(metrics, **{**same, "images": 3})
+    assert "as expected" not in compare_with_expected(metrics, **{**same, "steps": 10})
+    least = {"at_least": {"bbox/AP": 36}, "images": 5000}
+    assert "36.61 as expected (at least 36)" in compare_with_expected(
+        metrics, **{**same, "expected": least}
+    )

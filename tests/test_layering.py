@@ -44,8 +44,11 @@ CONFIGURED = ("configuration.py", "build.py", "detector.py", "train.py", "evalua
 HOMES: dict[str, tuple[str, ...]] = {
     "hydra": CONFIGURED,
     "omegaconf": CONFIGURED,
-    "pycocotools": ("ops/masks.py", "judging/coco_eval.py"),
-    "faster_coco_eval": ("judging/coco_eval.py",),
+    "pycocotools": (
+        *("ops/masks.py", "ops/rle.py", "judging/coco_eval.py", "judging/matching.py"),
+        "scripts/timing/",
+    ),
+    "hotcoco": ("judging/coco_eval.py",),
     "tensorboard": ("running/tracking.py",),
     "torch.utils.tensorboard": ("running/tracking.py",),
     "torch.distributed": ("running/runtime.py",),

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ops.masks import mask_targets, paste_masks
+from ops.masks import encode_masks, mask_targets, paste_masks
 from ops.structures import Bitmap, Polygons
 
 STAR = Polygons(
@@ -244,6 +246,27 @@ def test_a_box_that_covers_no_pixel_leaves_the_image_empty(box: tuple[float, ...
 
 def test_pasting_nothing_gives_nothing() -> None:
     assert paste_masks(torch.zeros(0, 14, 14), torch.zeros(0, 4), (7, 9)).shape == (0, 7, 9)
+
+
+coordinates = st.floats(-20, 70, width=32)
+
+
+@given(
+    boxes=st.lists(st.tuples(*[coordinates] * 4), max_size=4),
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    seed=st.integers(0, 9),
+)
+def test_masks_are_encoded_as_pasted(
+    boxes: list[tuple[float, ...]], size: tuple[int, int], seed: int
+) -> None:
+    where = torch.tensor(boxes).reshape(-1, 4)
+    where = torch.cat([where[:, :2].minimum(where[:, 2:]), where[:, :2].maximum(where[:, 2:])], 1)
+    masks = torch.rand(len(boxes), 7, 7, generator=torch.Generator().manual_seed(seed)).sqrt()
+    pasted = paste_masks(masks, where, size).numpy().astype(np.uint8)
+    expected = [coco_mask.encode(np.asfortranarray(mask)) for mask in pasted]
+    assert encode_masks(masks, where, size) == [
+        {"size": list(size), "counts": rle["counts"].decode()} for rle in expected
+    ]
 
 
 # There and back, on real outlines

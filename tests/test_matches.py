@@ -1,21 +1,20 @@
 """Match results: equal to pycocotools' own, whatever multiset of the images they are scored on."""
 
-import contextlib
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
+from hypothesis import given, settings
 from pycocotools.cocoeval import COCOeval
+from reference_judge import by_pycocotools, match_one_by_one, small_cases
 
-from judging.coco_eval import CocoEvaluation, coco_evaluation, coco_metrics
 from judging.matches import AREAS, Matches, average_precision, load_matches, save_matches
+from judging.matching import match_results
+from judging.results import Results
 from ops.errors import InputError
 
-BACKENDS = ("pycocotools", "faster_coco_eval")
 CATEGORIES = [{"id": k, "name": str(k)} for k in (2, 5, 9)]  # nothing is of the last one
 
 
@@ -54,29 +53,20 @@ def _made_up(seed: int = 0, images: int = 12) -> tuple[dict[str, Any], list[dict
     return truth, results
 
 
-def _by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        # pycocotools takes the id 0 for "unmatched".
-        coco.dataset = {
-            **truth,
-            "annotations": [{**a, "id": k} for k, a in enumerate(truth["annotations"], start=1)],
-        }
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes([dict(r) for r in results]), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
 def _precision(evaluation: COCOeval, area: int) -> np.ndarray:
     """AP [T, K] with NaN where pycocotools has -1."""
     precision = evaluation.eval["precision"][..., area, -1]
     return np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
 
 
-def _evaluated(seed: int = 0, backend: str = "pycocotools", **size: int) -> CocoEvaluation:
-    return coco_evaluation(*_made_up(seed, **size), iou_types=("bbox",), backend=backend)
+def _matched(truth: dict[str, Any], entries: list[dict[str, Any]], kind: str = "bbox") -> Matches:
+    return match_results(truth, Results.from_entries(entries), kind)
+
+
+def _assert_equal(a: Matches, b: Matches) -> None:
+    for field in dataclasses.fields(Matches):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        assert np.array_equal(one, other) and one.dtype == other.dtype, field.name
 
 
 def _written_out(
@@ -96,11 +86,20 @@ def _written_out(
     return {**truth, "images": images, "annotations": annotations}, found
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@given(small_cases())
+@settings(max_examples=60, deadline=None)
+def test_all_at_once_matches_as_one_by_one(case: tuple[dict, list]) -> None:
+    for kind in ("bbox", "segm"):
+        expected = match_one_by_one(by_pycocotools(*case, kind))
+        _assert_equal(_matched(*case, kind), expected)
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_each_detection_fares_as_in_pycocotools(seed: int, backend: str) -> None:
-    matches = _evaluated(seed, backend).matches["bbox"]
-    evaluation = _by_pycocotools(*_made_up(seed))
+def test_each_detection_fares_as_in_pycocotools(seed: int) -> None:
+    case = _made_up(seed)
+    matches = _matched(*case)
+    evaluation = by_pycocotools(*case, "bbox")
+    _assert_equal(matches, match_one_by_one(evaluation))
     seen = 0
     for entry in evaluation.evalImgs:
         if entry is None:
@@ -119,18 +118,36 @@ def test_each_detection_fares_as_in_pycocotools(seed: int, backend: str) -> None
     assert matches.tp[0, 0].any() and matches.ignored[0, 0].any()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_precision_curves_are_pycocotools_own(backend: str) -> None:
-    expected = _by_pycocotools(*_made_up()).eval["precision"][..., 0, -1]
-    assert _evaluated(backend=backend).precision["bbox"] == pytest.approx(expected, abs=1e-12)
-    assert expected.shape == (10, 101, 3) and (expected[:, :, 2] == -1).all()
+def test_a_hundred_of_three_hundred_detections_count_and_the_surest_is_matched_first() -> None:
+    truth, _ = _made_up(images=1)
+    box = [0.0, 0.0, 20.0, 20.0]
+    about = {"image_id": 1, "category_id": 2, "bbox": box}
+    truth["annotations"] = [{**about, "area": 400.0, "iscrowd": 0} for _ in range(3)]
+    draw = np.random.default_rng(0)
+    entries = [{**about, "score": float(score)} for score in draw.random(300)]
+    matches = _matched(truth, entries)
+    _assert_equal(matches, match_one_by_one(by_pycocotools(truth, entries, "bbox")))
+    assert len(matches.scores) == 100
+    assert matches.tp[0, 0].tolist() == [True] * 3 + [False] * 97
+
+
+def test_pairs_of_equal_overlap_leave_the_earlier_object_to_the_next() -> None:
+    """Two objects lie equally far from the first detection, and the second reaches only one."""
+    truth, _ = _made_up(images=1)
+    about = {"image_id": 1, "category_id": 2}
+    boxes = [[0.0, 0.0, 10.0, 10.0], [4.0, 0.0, 10.0, 10.0]]
+    truth["annotations"] = [{**about, "bbox": b, "area": 100.0, "iscrowd": 0} for b in boxes]
+    between = {**about, "bbox": [2.0, 0.0, 10.0, 10.0], "score": 0.9}
+    for place, second in enumerate(boxes):
+        matches = _matched(truth, [between, {**about, "bbox": second, "score": 0.8}])
+        assert matches.tp[0, 0].tolist() == [True, place == 0]
 
 
 @pytest.mark.parametrize("area", AREAS)
 @pytest.mark.parametrize("seed", range(3))
 def test_all_images_once_give_cocos_ap(seed: int, area: str) -> None:
-    ap = average_precision(_evaluated(seed).matches["bbox"], area=area)[0]
-    expected = _precision(_by_pycocotools(*_made_up(seed)), list(AREAS).index(area))
+    ap = average_precision(_matched(*_made_up(seed)), area=area)[0]
+    expected = _precision(by_pycocotools(*_made_up(seed), "bbox"), list(AREAS).index(area))
     np.testing.assert_allclose(ap, expected, rtol=0, atol=1e-9)
     assert np.isfinite(expected).any()
 
@@ -150,22 +167,22 @@ def test_recalls_that_are_met_exactly_count_as_in_pycocotools(objects: int) -> N
     for k, box in enumerate(boxes):  # every right detection is followed by a wrong one
         results.append({**about, "bbox": box, "score": 1 - k / 1000})
         results.append({**about, "bbox": [box[0], 400.0, 5.0, 5.0], "score": 1 - k / 1000 - 1e-4})
-    matches = coco_evaluation(truth, results, iou_types=("bbox",)).matches["bbox"]
-    expected = _precision(_by_pycocotools(truth, results), 0)
+    matches = _matched(truth, results)
+    expected = _precision(by_pycocotools(truth, results, "bbox"), 0)
     np.testing.assert_allclose(average_precision(matches)[0], expected, rtol=0, atol=1e-9)
 
 
 def test_counted_images_score_as_the_same_images_written_out() -> None:
     truth, results = _made_up(seed=5)
     counts = np.random.default_rng(1).integers(0, 4, (5, len(truth["images"])))
-    got = average_precision(_evaluated(5).matches["bbox"], counts)
+    got = average_precision(_matched(truth, results), counts)
     for row, some in zip(got, counts, strict=True):
-        expected = _precision(_by_pycocotools(*_written_out(truth, results, some)), 0)
+        expected = _precision(by_pycocotools(*_written_out(truth, results, some), "bbox"), 0)
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
 
 
 def test_many_multisets_are_each_scored_as_if_alone() -> None:
-    matches = _evaluated(2).matches["bbox"]
+    matches = _matched(*_made_up(2))
     counts = np.random.default_rng(2).multinomial(12, np.full(12, 1 / 12), 1203)
     together = average_precision(matches, counts)
     for b in (0, 499, 500, 1202):
@@ -174,52 +191,30 @@ def test_many_multisets_are_each_scored_as_if_alone() -> None:
 
 
 def test_a_class_is_absent_where_no_chosen_image_has_it() -> None:
-    matches = _evaluated(images=6).matches["bbox"]
+    matches = _matched(*_made_up(images=6))
     with_class = matches.objects[0, :, 0] > 0
     counts = np.stack([~with_class, with_class]).astype(int)
     ap = average_precision(matches, counts)
     assert np.isnan(ap[0, :, 0]).all() and np.isfinite(ap[1, :, 0]).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_no_detections_score_zero(backend: str) -> None:
-    truth, _ = _made_up()
-    evaluation = coco_evaluation(truth, [], iou_types=("bbox",), backend=backend)
-    matches = evaluation.matches["bbox"]
+def test_no_detections_score_zero() -> None:
+    matches = _matched(_made_up()[0], [])
     assert matches.tp.shape == (4, 10, 0)
     ap = average_precision(matches)[0]
     assert (ap[:, :2] == 0).all() and np.isnan(ap[:, 2]).all()
-    assert evaluation.metrics["bbox/AP"] == 0
-
-
-def test_coco_metrics_are_the_evaluations_figures() -> None:
-    truth, results = _made_up()
-    assert coco_metrics(truth, results, iou_types=("bbox",)) == _evaluated().metrics
-
-
-def _equal(a: Matches, b: Matches) -> bool:
-    fields = [field.name for field in dataclasses.fields(Matches)]
-    return all(
-        np.array_equal(getattr(a, f), getattr(b, f)) and getattr(a, f).dtype == getattr(b, f).dtype
-        for f in fields
-    )
 
 
 def test_saved_matches_come_back_and_save_to_the_same_bytes(tmp_path: Path) -> None:
-    matches = {"bbox": _evaluated(1).matches["bbox"], "segm": _evaluated(2).matches["bbox"]}
+    matches = {"bbox": _matched(*_made_up(1)), "segm": _matched(*_made_up(2))}
     save_matches(tmp_path / "matches.npz", matches)
     save_matches(tmp_path / "again.npz", matches)
     back = load_matches(tmp_path / "matches.npz")
     assert back.keys() == matches.keys()
-    assert all(_equal(back[kind], matches[kind]) for kind in matches)
+    for kind in matches:
+        _assert_equal(back[kind], matches[kind])
     assert (tmp_path / "matches.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.npz", "matches.npz"]
-
-
-def test_both_backends_save_the_same_bytes(tmp_path: Path) -> None:
-    for backend in BACKENDS:
-        save_matches(tmp_path / backend, _evaluated(3, backend).matches)
-    assert (tmp_path / BACKENDS[0]).read_bytes() == (tmp_path / BACKENDS[1]).read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None], ids=["empty", "text", "foreign"])

@@ -102,7 +102,7 @@ def test_predictions_are_the_evaluations_own(run: Path, tmp_path: Path) -> None:
     assert predict(run, tmp_path, [run / "images"], "--score", "0.1") == 0
     files = {row["id"]: Path(row["file_name"]).stem for row in described(tmp_path)}
     found = [{**entry, "image_id": int(files[entry["image_id"]])} for entry in entries(tmp_path)]
-    assert found == [entry for entry in expected if entry["score"] >= 0.1]
+    assert found == [entry for entry in expected.entries() if entry["score"] >= 0.1]
     assert len(found) > 4
 
 

@@ -1,9 +1,13 @@
 """Average recall of proposals, on boxes whose overlaps are known."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from judging.proposal_recall import best_overlaps, proposal_recall
+from judging import proposal_recall as judging
+from judging.proposal_recall import best_overlaps
+from judging.results import Results
 
 
 def truth(*boxes: list[float], crowd: tuple[int, ...] = ()) -> dict:
@@ -15,7 +19,11 @@ def truth(*boxes: list[float], crowd: tuple[int, ...] = ()) -> dict:
 
 
 def proposal(box: list[float], score: float, image: int = 1) -> dict:
-    return {"image_id": image, "bbox": box, "score": score}
+    return {"image_id": image, "category_id": 1, "bbox": box, "score": score}
+
+
+def proposal_recall(objects: dict, proposals: list[Any]) -> dict[str, float]:
+    return judging.proposal_recall(objects, Results.from_entries(proposals))
 
 
 def test_a_perfect_proposal_is_reached_at_every_threshold() -> None:

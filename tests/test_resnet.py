@@ -10,6 +10,7 @@ from torchvision import models as tv_models
 
 from models import weights as weight_files
 from models.network import Network
+from models.normalization import TORCHVISION, Normalize
 from models.resnet import FrozenBatchNorm2d, resnet
 from ops.errors import InputError
 
@@ -272,3 +273,35 @@ def test_a_setting_without_sense_is_named(settings: dict[str, object], message: 
     with pytest.raises(InputError, match=message) as error:
         narrow(**settings)
     one_line(error)
+
+
+def test_frozen_stages_keep_the_statistics_of_their_weights(tmp_path: Path) -> None:
+    settings = {"stride": 16, "norm": "batch", "blocks": (1, 1, 1, 1), "bottleneck": False}
+    source = resnet(**settings, width=8, stem_channels=8)
+    state = {f"backbone.{name}": t for name, t in source.trunk.state_dict().items()}
+    state |= {f"roi_heads.head.res5.{n}": t for n, t in source.roi_layers.state_dict().items()}
+    state |= {f"normalize.{n}": t for n, t in Normalize(TORCHVISION).state_dict().items()}
+    path = tmp_path / "weights.pt"
+    content = {"model": state, "config_text": "backbone: {}", "categories": []}
+    torch.save(content, path)
+    network = resnet(**settings, width=8, stem_channels=8, frozen_stages=2, weights=str(path))
+    before = {n: t.clone() for n, t in network.trunk.state_dict().items()}
+    network.trunk.train()
+    network.trunk(torch.randn(2, 3, 64, 64))
+    changed = {n for n, t in network.trunk.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed
+    assert not any(name.startswith(("stem.", "res2.")) for name in changed)
+
+
+def test_a_checkpoints_backbone_says_how_much_of_it_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = narrow(stride=32)
+    state = {f"backbone.{name}": t for name, t in source.trunk.state_dict().items()}
+    state |= {f"normalize.{n}": t for n, t in Normalize(TORCHVISION).state_dict().items()}
+    path = tmp_path / "weights.pt"
+    torch.save({"model": state, "config_text": "backbone: {}", "categories": []}, path)
+    filled = narrow(stride=32, weights=str(path)).trunk.state_dict()
+    assert all(torch.equal(filled[n], t) for n, t in source.trunk.state_dict().items())
+    count = len(filled)
+    assert f"{count} tensors loaded, 0 missing, 0 unexpected; 3 others" in capsys.readouterr().out

@@ -23,6 +23,15 @@ def test_strings_and_areas_equal_those_of_the_coco_api(mask: np.ndarray) -> None
     assert rle.area(runs) == mask.sum() == coco_mask.area(official)
 
 
+@given(masks, st.tuples(*[st.integers(0, 2)] * 4))
+def test_a_part_is_encoded_as_the_whole_image_with_zeros_around(
+    mask: np.ndarray, around: tuple[int, int, int, int]
+) -> None:
+    top, bottom, left, right = around
+    image = np.pad(mask, ((top, bottom), (left, right)))
+    assert np.array_equal(rle.encode(mask, (left, top), image.shape), rle.encode(image))
+
+
 @given(masks)
 def test_a_crop_is_the_tight_part_of_the_mask(mask: np.ndarray) -> None:
     if not mask.any():

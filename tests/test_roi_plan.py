@@ -6,10 +6,10 @@ A 512 x 512 image at stride 32 gives a 16 x 16 map; the box is 200 wide and 145 
 import pytest
 import torch
 
-from ops.roi_align import sampled
+from ops.roi_align import plan as align_plan
 from ops.roi_plan import Grid, RoIPlan, grid, round_half_away
-from ops.roi_pool import cells
-from ops.roi_warp import corner_sampled
+from ops.roi_pool import plan as pool_plan
+from ops.roi_warp import plan as warp_plan
 
 BOX = torch.tensor([[0, 296, 192, 496, 337]], dtype=torch.float64)
 
@@ -19,7 +19,7 @@ def area() -> Grid:
     return grid(torch.zeros(1, 1, 16, 16), BOX, 3, 1 / 32)
 
 
-def close(actual: torch.Tensor, expected: list[float], tolerance: float = 1e-6) -> None:
+def assert_close(actual: torch.Tensor, expected: list[float], tolerance: float = 1e-6) -> None:
     expected_tensor = torch.tensor(expected, dtype=actual.dtype)
     torch.testing.assert_close(actual.flatten(), expected_tensor, rtol=0, atol=tolerance)
 
@@ -38,27 +38,27 @@ def block(columns: range, rows: range) -> set[tuple[int, int]]:
 def test_the_box_lies_on_the_map_off_the_grid(area):
     x1, y1, x2, y2 = area.boxes[0].tolist()
     assert (x1, y1, x2, y2) == (9.25, 6, 15.5, 10.53125)
-    plan = sampled(area, 2, aligned=True)
-    close(plan.columns.bins[0], [9.25, 11.333333, 11.333333, 13.416667, 13.416667, 15.5])
-    close(plan.rows.bins[0], [6, 7.510417, 7.510417, 9.020833, 9.020833, 10.53125])
+    plan = align_plan(area, 2, aligned=True)
+    assert_close(plan.columns.bins[0], [9.25, 11.333333, 11.333333, 13.416667, 13.416667, 15.5])
+    assert_close(plan.rows.bins[0], [6, 7.510417, 7.510417, 9.020833, 9.020833, 10.53125])
 
 
 def test_thirds_give_the_36_points(area):
-    plan = sampled(area, 2, aligned=True, placement="thirds")
+    plan = align_plan(area, 2, aligned=True, placement="thirds")
     xs = [9.944444, 10.638889, 12.027778, 12.722222, 14.111111, 14.805556]
     ys = [6.503472, 7.006944, 8.013889, 8.517361, 9.524306, 10.027778]
-    close(plan.columns.points, xs)
-    close(plan.rows.points, ys)
+    assert_close(plan.columns.points, xs)
+    assert_close(plan.rows.points, ys)
 
 
 def test_two_samples_lie_at_the_quarters_of_a_bin(area):
-    plan = sampled(area, 2, aligned=True)
-    close(plan.columns.points, [9.770833, 10.8125, 11.854167, 12.895833, 13.9375, 14.979167])
-    close(plan.rows.points, [6.377604, 7.132812, 7.888021, 8.643229, 9.398438, 10.153646])
+    plan = align_plan(area, 2, aligned=True)
+    assert_close(plan.columns.points, [9.770833, 10.8125, 11.854167, 12.895833, 13.9375, 14.979167])
+    assert_close(plan.rows.points, [6.377604, 7.132812, 7.888021, 8.643229, 9.398438, 10.153646])
 
 
 def test_adaptive_sampling_takes_a_sample_per_cell_begun(area):
-    plan = sampled(area, 0, aligned=True)
+    plan = align_plan(area, 0, aligned=True)
     assert plan.columns.counts.unique().tolist() == [3]
     assert plan.rows.counts.unique().tolist() == [2]
 
@@ -74,17 +74,17 @@ def test_adaptive_sampling_takes_a_sample_per_cell_begun(area):
     ids=["top left", "bottom left", "top right", "bottom right"],
 )
 def test_neighbours_and_weights_of_the_first_bins_points(area, k, m, cells_xy, weights):
-    plan = sampled(area, 2, aligned=True, placement="thirds")
+    plan = align_plan(area, 2, aligned=True, placement="thirds")
     rows, columns = plan.rows, plan.columns
     assert (columns.cells[0, 0, m].tolist(), rows.cells[0, 0, k].tolist()) == cells_xy
-    close(rows.weights[0, 0, k][:, None] * columns.weights[0, 0, m], weights)
+    assert_close(rows.weights[0, 0, k][:, None] * columns.weights[0, 0, m], weights)
 
 
 @pytest.mark.parametrize(
     ("placement", "columns_without"), [("thirds", [11, 13, 15]), ("uniform", [15])]
 )
 def test_cells_of_the_box_without_a_point(area, placement, columns_without):
-    plan = sampled(area, 2, aligned=True, placement=placement)
+    plan = align_plan(area, 2, aligned=True, placement=placement)
     xs = {int(x) for x in plan.columns.points.flatten()}
     ys = {int(y) for y in plan.rows.points.flatten()}
     box = block(range(9, 16), range(6, 11))
@@ -95,28 +95,32 @@ def test_cells_of_the_box_without_a_point(area, placement, columns_without):
 def test_coverage_of_the_three_poolers(area):
     rounded = area.with_boxes(round_half_away(area.boxes))
     columns = range(9, 16)
-    assert read_cells(cells(area, "caffe")) == block(columns, range(6, 12))  # a row below the box
-    assert read_cells(cells(area, "floor")) == block(range(9, 15), range(6, 9))  # two rows short
-    assert read_cells(sampled(area, 2, aligned=True)) == block(columns, range(5, 11))
-    assert read_cells(sampled(rounded, 2, aligned=True)) == block(columns, range(5, 12))
+    assert read_cells(pool_plan(area, "caffe")) == block(
+        columns, range(6, 12)
+    )  # a row below the box
+    assert read_cells(pool_plan(area, "floor")) == block(
+        range(9, 15), range(6, 9)
+    )  # two rows short
+    assert read_cells(align_plan(area, 2, aligned=True)) == block(columns, range(5, 11))
+    assert read_cells(align_plan(rounded, 2, aligned=True)) == block(columns, range(5, 12))
 
 
 def test_caffes_bins_overlap_and_end_at_the_map(area):
-    plan = cells(area, "caffe")
+    plan = pool_plan(area, "caffe")
     assert plan.columns.bins[0].tolist() == [[9, 12], [11, 15], [14, 16]]
     assert plan.rows.bins[0].tolist() == [[6, 8], [8, 10], [10, 12]]
 
 
 def test_floor_bins_drop_the_remainder(area):
-    plan = cells(area, "floor")
+    plan = pool_plan(area, "floor")
     assert plan.columns.bins[0].tolist() == [[9, 11], [11, 13], [13, 15]]
     assert plan.rows.bins[0].tolist() == [[6, 7], [7, 8], [8, 9]]
 
 
 def test_mncs_samples_lie_at_the_corners_of_the_bins(area):
-    plan = corner_sampled(area.with_boxes(round_half_away(area.boxes)), 1)
-    close(plan.columns.points - 0.5, [9, 11.333333, 13.666667])
-    close(plan.rows.points - 0.5, [6, 7.666667, 9.333333])
+    plan = warp_plan(area, 1, mode="mnc")
+    assert_close(plan.columns.points - 0.5, [9, 11.333333, 13.666667])
+    assert_close(plan.rows.points - 0.5, [6, 7.666667, 9.333333])
 
 
 @pytest.mark.parametrize(

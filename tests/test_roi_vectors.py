@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.crop_resize import crop_resize
 from ops.prroi_pool import prroi_pool
 from ops.roi_align import roi_align
 from ops.roi_pool import roi_pool
@@ -22,7 +23,7 @@ def roi(*box: float) -> Tensor:
     return torch.tensor([[0.0, *box]], dtype=torch.float64)
 
 
-def same(actual: Tensor, expected: object, tolerance: float = 1e-5) -> None:
+def assert_same(actual: Tensor, expected: object, tolerance: float = 1e-5) -> None:
     expected = torch.as_tensor(expected, dtype=actual.dtype)
     expected = expected.expand(actual.squeeze().shape) if expected.ndim == 0 else expected
     torch.testing.assert_close(actual.detach().squeeze(), expected, rtol=0, atol=tolerance)
@@ -108,13 +109,13 @@ ARTICLE = roi(296, 192, 496, 337)
     ],
 )
 def test_ramp_under_the_articles_box(pooler, settings, expected):
-    same(pooler(RAMP, ARTICLE, 3, 1 / 32, **settings), expected)
+    assert_same(pooler(RAMP, ARTICLE, 3, 1 / 32, **settings), expected)
 
 
 def test_mnc_preset_is_the_released_layer_at_twice_the_size_then_max_pooling():
     layer = roi_warp(RAMP, ARTICLE, 6, 1 / 32, mode="mnc", sampling_ratio=1)
     preset = roi_warp(RAMP, ARTICLE, 3, 1 / 32, mode="mnc", agg="max", sampling_ratio=2)
-    same(preset, F.max_pool2d(layer, 2).squeeze(), 1e-12)
+    assert_same(preset, F.max_pool2d(layer, 2).squeeze(), 1e-12)
 
 
 # ------------------------------------------------------------------ OpenMMLab's published cases
@@ -167,10 +168,10 @@ MNC_C = [[1, 0.5, 0.5, 0], [0.5, 0.25, 0.25, 0], [0.5, 0.25, 0.25, 0], [0, 0, 0,
 def test_openmmlabs_cases(pooler, settings, features, side, out, grad):
     features = features.clone().requires_grad_()
     pooled = pooler(features, roi(0, 0, side, side), 2, 1.0, **settings)
-    same(pooled, out)
+    assert_same(pooled, out)
     pooled.sum().backward()
     if grad is not None:
-        same(features.grad, grad)
+        assert_same(features.grad, grad)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_openmmlabs_cases(pooler, settings, features, side, out, grad):
 def test_published_gradients_of_the_box(pooler, settings, features, side, expected):
     rois = roi(0, 0, side, side).requires_grad_()
     pooler(features, rois, 2, 1.0, **settings).sum().backward()
-    same(rois.grad, expected)
+    assert_same(rois.grad, expected)
 
 
 # ------------------------------------------------------------------ boxes that tell poolers apart
@@ -246,12 +247,12 @@ INSIDE, HALVES, LEFT, RIGHT, TINY = (
     ],
 )
 def test_boxes_that_tell_poolers_apart(pooler, settings, rois, size, expected):
-    same(pooler(MODULAR, rois, size, 1 / 16, **settings), expected, 2e-6)
+    assert_same(pooler(MODULAR, rois, size, 1 / 16, **settings), expected, 2e-6)
 
 
 def test_halves_round_away_from_zero_in_mncs_warp():
     first = roi_warp(MODULAR, HALVES, 4, 1 / 16, **MNC4)[0, 0, 0]
-    same(first, [5, 5.25, 5.5, 5.75])
+    assert_same(first, [5, 5.25, 5.5, 5.75])
 
 
 # ------------------------------------------------------------------ degenerate boxes
@@ -294,7 +295,7 @@ OLD = {"aligned": False}
     ],
 )
 def test_degenerate_boxes_have_defined_values(pooler, settings, box, expected):
-    same(pooler(COUNT, roi(*box), 2, 1.0, **settings), expected, 1e-12)
+    assert_same(pooler(COUNT, roi(*box), 2, 1.0, **settings), expected, 1e-12)
 
 
 # ------------------------------------------------------------------ detectron2's published cases
@@ -312,7 +313,7 @@ TABLE = outer([0, 2.5, 5, 7.5], [0, 0.5, 1, 1.5])
     ],
 )
 def test_detectron2s_five_by_five(settings, first):
-    same(roi_align(FIVE, roi(1, 1, 3, 3), 4, 1.0, **settings), TABLE + first, 1e-12)
+    assert_same(roi_align(FIVE, roi(1, 1, 3, 3), 4, 1.0, **settings), TABLE + first, 1e-12)
 
 
 def test_aligned_pooling_agrees_with_resizing_the_map():
@@ -320,7 +321,7 @@ def test_aligned_pooling_agrees_with_resizing_the_map():
     half = cv2.resize(image, (15, 15), interpolation=cv2.INTER_LINEAR)
     fine = roi_align(maps(image), roi(10, 10, 20, 20), 5, 1.0, sampling_ratio=0)
     coarse = roi_align(maps(half), roi(5, 5, 10, 10), 5, 1.0, sampling_ratio=0)
-    same(fine, coarse.squeeze(), 1e-4)
+    assert_same(fine, coarse.squeeze(), 1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -333,7 +334,9 @@ def test_aligned_pooling_agrees_with_grid_sample(n):
     y, x = torch.meshgrid(ys * 2 / 12 - 1, xs * 2 / 15 - 1, indexing="ij")
     points = torch.stack((x, y), dim=-1)[None].double()
     expected = F.avg_pool2d(F.grid_sample(features, points, align_corners=False), n)
-    same(roi_align(features, roi(x1, y1, x2, y2), 5, 1.0, sampling_ratio=n), expected[0], 1e-6)
+    assert_same(
+        roi_align(features, roi(x1, y1, x2, y2), 5, 1.0, sampling_ratio=n), expected[0], 1e-6
+    )
 
 
 def test_an_empty_box_gives_zeros_and_no_gradient():
@@ -343,3 +346,43 @@ def test_an_empty_box_gives_zeros_and_no_gradient():
     assert pooled.shape == (1, 2, 7, 7)
     assert not pooled.any()
     assert not features.grad.any()
+
+
+class TestCropAndResize:
+    """Corner-aligned samples, ends included, zero outside the map; then the largest of 2 x 2."""
+
+    def test_a_ramp_gives_each_bins_last_sample(self) -> None:
+        # The box is 1 .. 10 by 2 .. 9 in cells: six samples an axis, 1.8 and 1.4 cells apart.
+        found = crop_resize(RAMP, roi(32, 64, 320, 288), 3, 1 / 32)
+        rows, columns = (
+            [start + step * k for k in (1, 3, 5)] for start, step in ((2, 1.4), (1, 1.8))
+        )
+        assert_same(found, outer([16 * y for y in rows], columns))
+
+    def test_one_bin_reads_the_four_corners(self) -> None:
+        assert_same(crop_resize(RAMP, roi(32, 64, 320, 288), 1, 1 / 32), 16 * 9 + 10)
+
+    def test_samples_beyond_the_border_cells_centres_are_zero(self) -> None:
+        found = crop_resize(-torch.ones_like(RAMP), roi(0, 0, 16 * 32, 15 * 32), 2, 1 / 32)
+        assert_same(
+            found, [[-1, 0], [-1, 0]]
+        )  # the last column of samples lies at 16, the last cell at 15
+
+    def test_inside_the_map_it_is_grid_sample_with_aligned_corners(self) -> None:
+        features = torch.randn(1, 3, 9, 12, dtype=torch.float64)
+        found = crop_resize(features, roi(8, 16, 80, 60), 5, 1 / 8)  # 1 .. 10 by 2 .. 7.5 in cells
+        x = torch.linspace(1, 10, 10, dtype=torch.float64) / 11 * 2 - 1
+        y = torch.linspace(2, 7.5, 10, dtype=torch.float64) / 8 * 2 - 1
+        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+        sampled = F.grid_sample(features, places, mode="bilinear", align_corners=True)
+        torch.testing.assert_close(found, F.max_pool2d(sampled, 2))
+
+    def test_it_reads_half_a_cell_below_and_right_of_roi_align(self) -> None:
+        box = roi(64, 64, 256, 256)
+        corner = crop_resize(RAMP, box, 4, 1 / 32).mean() - roi_align(RAMP, box, 4, 1 / 32).mean()
+        assert corner > 0.5 * (16 + 1)  # half a cell on both axes, and the maximum above the mean
+
+    def test_gradients_reach_features_and_boxes(self) -> None:
+        features = torch.randn(1, 2, 7, 8, dtype=torch.float64, requires_grad=True)
+        boxes = roi(9.3, 7.1, 40.2, 37.9).requires_grad_()
+        assert torch.autograd.gradcheck(lambda f, b: crop_resize(f, b, 3, 1 / 8), (features, boxes))

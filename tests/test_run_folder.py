@@ -52,7 +52,8 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
         _begin(tmp_path, OTHER)
     assert str(caught.value) == (
         f"{tmp_path}: holds a run of another configuration (seed: 0 there, 1 now; pooler.name: "
-        "align there, pool now); choose another run.name or set run.overwrite=true"
+        "align there, pool now); give seed=0 pooler.name=align to go on with it, choose another "
+        "run.name or set run.overwrite=true"
     )
 
 
@@ -113,7 +114,7 @@ def test_a_folder_that_is_no_runs_is_never_touched(tmp_path: Path, overwrite: bo
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "demo").write_text("")
-    with pytest.raises(InputError, match="is a file, not a folder"):
+    with pytest.raises(InputError, match="cannot be used as a folder"):
         _begin(tmp_path / "demo")
 
 
@@ -210,6 +211,20 @@ def test_reading_json_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.json: no such file; make it"):
         read_json(tmp_path / "a.json", "make it")
     (tmp_path / "a.json").write_text('{"a":\n')
-    with pytest.raises(InputError, match=r"a\.json: is not valid JSON .*; mend it") as caught:
+    with pytest.raises(InputError, match=r"a\.json: broken JSON .*; mend it") as caught:
         read_json(tmp_path / "a.json", "mend it")
     assert "\n" not in str(caught.value)
+
+
+def test_a_finished_run_is_accepted_under_settings_of_the_machine(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as folder:
+        folder.write_metrics({"bbox/AP": 1.0})
+    other = CONFIG + "threads: 2\n"
+    with RunFolder.open(tmp_path, other, ignore_finished=("threads",)) as again:
+        assert again.state == "finished"
+
+
+def test_an_unfinished_run_keeps_the_settings_of_its_machine(tmp_path: Path) -> None:
+    _begin(tmp_path, CONFIG + "threads: 1\n")
+    with pytest.raises(InputError, match="give threads=1 to go on with it"):
+        RunFolder.open(tmp_path, CONFIG + "threads: 2\n", ignore_finished=("threads",))

@@ -218,7 +218,7 @@ def test_proposals_from_a_file_move_with_the_image(tmp_path: Path, drawings: Pat
     for shift in (0, 7):
         results, pooled, _ = run_shifted(*trained, 0, shift)
         assert len(pooled) == len(truth) and len(results) == 6 * len(truth)
-        boxes = torch.tensor([result["bbox"] for result in results])
+        boxes = torch.from_numpy(results.boxes_xywh)
         boxes[:, 2:] += boxes[:, :2]
         # Two steps of training move a box but little away from its proposal.
         assert iou(truth, boxes.float()).amax(dim=1).min() > 0.8

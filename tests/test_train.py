@@ -87,6 +87,15 @@ def test_no_temporary_files_remain(finished: Path) -> None:
 # Skipped and refused
 
 
+def test_a_finished_run_is_known_before_any_data_is_read(
+    finished: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "build_data", None)  # nobody may ask for data
+    assert train(short_run(finished, drawings)) == json.loads(
+        (finished / "metrics.json").read_text()
+    )
+
+
 def test_a_finished_run_is_not_trained_again(
     finished: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

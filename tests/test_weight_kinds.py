@@ -45,7 +45,7 @@ def detector(*overrides: str) -> MaskRCNN:
     return build_model(cfg, 3)
 
 
-def same_state(ours: nn.Module, theirs: nn.Module) -> None:
+def assert_same_state(ours: nn.Module, theirs: nn.Module) -> None:
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], tensor), name
 
@@ -81,7 +81,7 @@ def test_msras_file_brings_its_normalisation_and_its_strides(tmp_path: Path) -> 
     theirs = narrow(stride_in_1x1=True)
     path = msra_file(tmp_path / "R-50.pkl", stages_of(theirs))
     ours = narrow(weights=str(path))
-    same_state(ours.trunk, theirs.trunk)
+    assert_same_state(ours.trunk, theirs.trunk)
     assert torch.equal(features(ours.trunk), features(theirs.trunk))
     assert ours.statistics == MSRA
 
@@ -147,7 +147,7 @@ def test_a_detectors_backbone_serves_at_either_stride(shared: Path) -> None:
     )
     assert c4.statistics == c5.statistics == MSRA
     without = narrow(16, weights=str(path), res5_on_rois=False)
-    same_state(without.trunk, c4.trunk)
+    assert_same_state(without.trunk, c4.trunk)
 
 
 def test_another_architecture_is_told_what_is_missing_and_what_is_left_over(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon, Rectangle
 
-from files.atomic import replacing, write_text
+from files.atomic import make_folder, replacing, write_text
 
 FONTS = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 MATPLOTLIB_DPI = 100  # a picture's pixel is one hundredth of an inch
@@ -109,7 +109,7 @@ class Canvas:
 
 def write(canvas: Canvas, path: Path) -> None:
     """Write a .svg or .png, as the name says, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.suffix == ".svg":
         write_text(path, svg(canvas))
     else:

@@ -1,6 +1,6 @@
 """What a pooler does with one box, as things to draw: taken from the plan the op computes with.
 
-Nothing here knows how a pooler rounds or samples. Each `Pooler` names the function of `ops` that
+Nothing here knows how a pooler rounds or samples. Each `DrawnPooler` has the function of `ops` that
 makes its plan; box, bins, points, weights and coverage are read off that plan.
 
 Coordinates are continuous feature coordinates, in cells: cell (x, y) covers ``[x, x + 1)`` by
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ops.errors import InputError
 from ops.roi_plan import AxisPlan, Grid, RoIPlan, grid
-from scripts.explain.poolers import Pooler
+from scripts.explain.poolers import DrawnPooler
 from scripts.explain.poolers import choose as choose  # a reading is made of both
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
@@ -107,7 +107,7 @@ class Coverage:
 class Reading:
     """What `pooler` does in `scene`."""
 
-    pooler: Pooler
+    pooler: DrawnPooler
     scene: Scene
 
     @cached_property

@@ -1,18 +1,22 @@
-"""The interactive page: one HTML file that needs no network, joined from the folder `page/`.
+"""The interactive page: one HTML file that needs no network, made from the folder `page/`.
 
 `page/pooling.js` repeats the arithmetic of `ops/` in the browser; `tests/test_page.py` compares the
-two. `page/index.html` also opens on its own, straight from its folder.
+two. What the page says of each pooler comes from `ops.poolers`.
 """
 
-import re
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from files.atomic import write_text
 from ops.errors import InputError
+from scripts.explain.poolers import page_table
 
 PARTS = Path(__file__).resolve().with_suffix("")
-_STYLE = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
-_SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
+SCRIPTS = (
+    *("pooling", "maps", "state", "words", "drawing"),
+    *("glide", "controls", "view", "gestures", "start"),
+)
 
 
 def write_page(path: Path) -> None:
@@ -28,10 +32,11 @@ def write_page(path: Path) -> None:
 
 def page() -> str:
     """The page as one HTML document."""
-    html = _part("index.html")
-    html = _STYLE.sub(lambda link: f"<style>\n{_part(link[1])}</style>", html)
-    return _SCRIPT.sub(lambda link: f"<script>\n{_part(link[1])}</script>", html)
-
-
-def _part(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("index.html").render(
+        style=(PARTS / "style.css").read_text(encoding="utf-8"),
+        scripts=[(PARTS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS],
+        poolers=page_table(),
+    )

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configuration import plain
 from data.images import decode
 from detector import Detector, load
 from models.heads import RoIPooler
 from ops.errors import InputError
 from ops.masks import paste_masks
+from ops.poolers import describe_pooler
 from ops.structures import Sample, Target
 from scripts.explain.canvas import Canvas, Item, Line, Picture, Rect, Text
 from scripts.explain.drawing import (
@@ -30,7 +32,7 @@ from scripts.explain.drawing import (
 )
 from scripts.explain.figure import GAP, LEFT, finished, title
 from scripts.explain.geometry import Box, Reading, Scene
-from scripts.explain.poolers import Pooler
+from scripts.explain.poolers import DrawnPooler
 
 MASK = "#e8590c"
 CHANNELS = 4
@@ -56,7 +58,7 @@ class HeadView:
 def photo_figure(
     path: Path,
     box: Box,
-    poolers: Sequence[Pooler],
+    poolers: Sequence[DrawnPooler],
     *,
     stride: int,
     output_size: tuple[int, int],
@@ -82,13 +84,12 @@ def photo_figure(
         seen, scene = as_seen(photo, scene, detector)
         scene, views = head_views(seen, scene, poolers, detector)
         photo = seen.permute(1, 2, 0).numpy()
-        trained = _trained_with(detector.config.pooler._target_.rsplit(".", 1)[-1])
+        trained = _trained_with(describe_pooler(plain(detector.config.pooler))[0])
     return _figure(photo, [Reading(pooler, scene) for pooler in poolers], views, trained)
 
 
-def _trained_with(op: str) -> str:
-    names = {"roi_pool": "RoIPool", "roi_warp": "RoIWarp", "roi_align": "RoIAlign"}
-    return f"weights trained with {names.get(op, op)}; other poolers put in its place untrained"
+def _trained_with(trained: str) -> str:
+    return f"weights trained with {trained}; other poolers put in its place untrained"
 
 
 def as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tensor, Scene]:
@@ -103,7 +104,7 @@ def as_seen(photo: np.ndarray, scene: Scene, detector: Detector) -> tuple[Tensor
 
 @torch.no_grad()
 def head_views(
-    image: Tensor, scene: Scene, poolers: Sequence[Pooler], detector: Detector
+    image: Tensor, scene: Scene, poolers: Sequence[DrawnPooler], detector: Detector
 ) -> tuple[Scene, list[HeadView]]:
     """Run the head once for each pooler on the same features; only the pooler is exchanged."""
     model, runtime = detector.model, detector.runtime

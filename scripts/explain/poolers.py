@@ -1,34 +1,41 @@
-"""The poolers that can be drawn, each with the function of `ops` that makes its plan."""
+"""The poolers that can be drawn: each of `ops.poolers` with its usual settings, and other forms."""
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from ops.errors import InputError
-from ops.prroi_pool import integral_axis, prroi_pool
-from ops.roi_align import pooled, roi_align, sampled
-from ops.roi_plan import Grid, RoIPlan, at_least, grid, round_half_away
-from ops.roi_pool import cells, roi_pool
-from ops.roi_warp import corner_sampled, roi_warp
-
-WORDS = (
-    "pool",
-    "pool_floor",
-    "warp",
-    "warp_floor",
-    "warp_mnc",
-    "align",
-    "align_thirds",
-    "align_adaptive",
-    "prroi",
-)
+from ops.poolers import POOLERS
+from ops.roi_plan import Grid, RoIPlan
 
 
 @dataclass(frozen=True)
-class Pooler:
+class Form:
+    """A pooler of the table with some settings fixed, and what is particular about it."""
+
+    pooler: str
+    subtitle: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    agg: str = "avg"
+
+
+FORMS = {
+    **{word: Form(word, pooler.rounds) for word, pooler in POOLERS.items()},
+    "pool_floor": Form("pool", "box and bins cut down", {"rounding": "floor"}),
+    "warp_floor": Form("warp", "box cut down, bins exact", {"mode": "floor"}),
+    "warp_mnc": Form("warp", "box rounded, corner samples", {"mode": "mnc"}, "max"),
+    "align_thirds": Form("align", "nothing rounded, points at thirds", {"placement": "thirds"}),
+    "align_adaptive": Form("align", "nothing rounded, adaptive", {"sampling_ratio": 0}),
+}
+WORDS = tuple(sorted(FORMS, key=lambda word: list(POOLERS).index(FORMS[word].pooler)))
+
+
+@dataclass(frozen=True)
+class DrawnPooler:
     """A pooler with its settings.
 
     Attributes:
@@ -36,7 +43,7 @@ class Pooler:
         title, subtitle: how a figure names it and what is particular about it.
         agg: "avg" or "max".
         op: ``op(features, rois, output_size, spatial_scale)``.
-        plan: the plan that `op` computes with, of a grid of boxes.
+        plan: the plan that `op` computes with, of RoIs on a map.
         sampled: whether its plan holds bilinear samples (else whole cells, or an integral).
     """
 
@@ -51,113 +58,47 @@ class Pooler:
 
 def choose(
     word: str, *, sampling_ratio: int = 2, aligned: bool = True, agg: str | None = None
-) -> Pooler:
+) -> DrawnPooler:
     """The pooler of a word of `WORDS`.
 
     Args:
         sampling_ratio: samples per bin and axis, where it has samples; 0 adapts to the RoI.
         aligned: of RoIAlign and RoIWarp, see `ops.roi_align.roi_align`.
-        agg: "avg" or "max"; None is each one's own (RoIPool and MNC's RoIWarp: max).
+        agg: "avg" or "max"; None is the pooler's usual one.
 
     Raises:
-        InputError: an unknown word, or a setting that the pooler does not have.
+        InputError: an unknown word, or an aggregation that the pooler does not have.
     """
-    if word not in WORDS:
+    if word not in FORMS:
         raise InputError(f"pooler: {word!r} is unknown; choose {', '.join(WORDS)}")
-    if word.startswith("pool"):
-        return _pool("floor" if word == "pool_floor" else "caffe", agg)
-    if word == "prroi":
-        return _prroi(agg)
-    if word == "warp_mnc":
-        return _warp_mnc(sampling_ratio, agg or "max")
-    if word.startswith("warp"):
-        return _warp(word, sampling_ratio, aligned, agg or "avg")
-    return _align(word, sampling_ratio, aligned, agg or "avg")
-
-
-def _pool(rounding: str, agg: str | None) -> Pooler:
-    if agg not in (None, "max"):
-        raise InputError(f"agg: RoIPool takes the maximum, not {agg!r}; leave it out")
-    word, subtitle = {
-        "caffe": ("pool", "box and bins rounded"),
-        "floor": ("pool_floor", "box and bins cut down"),
-    }[rounding]
-    op = partial(roi_pool, rounding=rounding)
-    return Pooler(word, "RoIPool", subtitle, "max", op, partial(_cells, rounding=rounding), False)
-
-
-def _cells(area: Grid, rounding: str) -> RoIPlan:
-    return cells(area, rounding)
-
-
-def _prroi(agg: str | None) -> Pooler:
-    if agg not in (None, "avg"):
-        raise InputError(f"agg: PrRoIPool is a mean, not {agg!r}; leave it out")
-
-    def plan(area: Grid) -> RoIPlan:
-        rows, columns = integral_axis(*area.along(0)), integral_axis(*area.along(1))
-        return RoIPlan(area.image, rows, columns)
-
-    return Pooler(
-        "prroi", "PrRoIPool", "the exact mean over each bin", "avg", prroi_pool, plan, False
+    form = FORMS[word]
+    pooler = POOLERS[form.pooler]
+    if pooler.agg and agg not in (None, pooler.agg):
+        raise InputError(f"agg: {pooler.title} always takes the {pooler.agg}; leave agg out")
+    agg = agg or pooler.agg or form.agg
+    wanted = {"sampling_ratio": sampling_ratio, "aligned": aligned, "agg": agg, **form.settings}
+    settings = {name: wanted[name] for name in pooler.settings if name in wanted}
+    of_plan = inspect.signature(pooler.plan).parameters
+    return DrawnPooler(
+        word=word,
+        title=pooler.title + (" (MNC)" if form.settings.get("mode") == "mnc" else ""),
+        subtitle=form.subtitle,
+        agg=agg,
+        op=partial(pooler.function, **settings),
+        plan=partial(pooler.plan, **{k: v for k, v in settings.items() if k in of_plan}),
+        sampled=pooler.samples,
     )
 
 
-def _warp_mnc(samples: int, agg: str) -> Pooler:
-    def plan(area: Grid) -> RoIPlan:
-        return corner_sampled(area.with_boxes(round_half_away(area.boxes)), samples)
-
-    op = partial(roi_warp, sampling_ratio=samples, agg=agg, mode="mnc")
-    return Pooler("warp_mnc", "RoIWarp (MNC)", "box rounded, corner samples", agg, op, plan, True)
-
-
-def _warp(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
-    """RoIWarp of the paper's table; or, for teaching, with the box cut down instead of rounded and
-    the points at the thirds of a bin."""
-    placement = "thirds" if word == "warp_floor" else "uniform"
-    whole = torch.floor if word == "warp_floor" else round_half_away
-
-    def plan(area: Grid) -> RoIPlan:
-        start = whole(area.boxes[:, :2])
-        size = area.boxes[:, 2:] - area.boxes[:, :2]
-        end = start + size.floor() if word == "warp_floor" else whole(area.boxes[:, 2:])
-        boxes = torch.cat((start, start + at_least(end - start, 1)), dim=1)
-        return sampled(area.with_boxes(boxes), samples, aligned, placement)
-
-    if word == "warp_floor":
-        op = partial(_from_plan, plan=plan, agg=agg)
-        return Pooler(word, "RoIWarp", "box cut down, bins exact", agg, op, plan, True)
-    op = partial(roi_warp, sampling_ratio=samples, aligned=aligned, agg=agg)
-    return Pooler(word, "RoIWarp", "box rounded, bins exact", agg, op, plan, True)
-
-
-def _from_plan(
-    features: Tensor,
-    rois: Tensor,
-    output_size: tuple[int, int],
-    spatial_scale: float,
-    *,
-    plan: Callable[[Grid], RoIPlan],
-    agg: str,
-) -> Tensor:
-    """Pool by a plan that no op of ours makes."""
-    return pooled(features, plan(grid(features, rois, output_size, spatial_scale)), agg)
-
-
-def _align(word: str, samples: int, aligned: bool, agg: str) -> Pooler:
-    placement = "thirds" if word == "align_thirds" else "uniform"
-    samples = 0 if word == "align_adaptive" else samples
-    op = partial(roi_align, sampling_ratio=samples, aligned=aligned, agg=agg, placement=placement)
-
-    def plan(area: Grid) -> RoIPlan:
-        return sampled(area, samples, aligned, placement)
-
-    subtitle = (
-        "nothing rounded"
-        + {
-            "align": "",
-            "align_thirds": ", points at thirds",
-            "align_adaptive": ", adaptive",
-        }[word]
-    )
-    return Pooler(word, "RoIAlign", subtitle, agg, op, plan, True)
+def page_table() -> dict[str, dict[str, Any]]:
+    """What the interactive page has to know of each pooler."""
+    return {
+        word: {
+            "title": pooler.title,
+            "agg": pooler.agg,
+            "samples": pooler.samples,
+            "settings": pooler.settings,
+            "about": pooler.about,
+        }
+        for word, pooler in POOLERS.items()
+    }

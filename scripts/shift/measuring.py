@@ -25,7 +25,8 @@ from configuration import plain
 from data.splits import DataSplits, DetectionDataset
 from data.transforms import pad_with_mean
 from detector import Detector, load
-from judging.coco_eval import coco_metrics, coco_results
+from judging.coco_eval import coco_metrics
+from judging.results import Results, coco_results
 from models.heads import RoIPooler
 from ops.boxes import clip, is_nonempty
 from ops.structures import Detections, Sample
@@ -71,7 +72,7 @@ def measure(
     shifts = default_shifts(stride) if shifts is None else shifts
     shifts = sorted({0, *(shift for shift in shifts if shift <= stride)})
     count = min(images or len(data.val), len(data.val))
-    results: dict[int, list[dict[str, Any]]] = {shift: [] for shift in shifts}
+    results: dict[int, list[Results]] = {shift: [] for shift in shifts}
     changes, jumps = ({s: torch.zeros(2, dtype=torch.float64) for s in shifts} for _ in range(2))
     name = f"{folder.parent.name}/{folder.name}"
     with tqdm(total=count * len(shifts), desc=name, disable=not progress, leave=False) as bar:
@@ -79,7 +80,7 @@ def measure(
             unshifted: tuple[Tensor, Tensor] | None = None
             for shift in shifts:
                 of_image, pooled, positions = run_shifted(detector, data, index, shift)
-                results[shift] += of_image
+                results[shift].append(of_image)
                 unshifted = unshifted or (pooled, positions)
                 change = (pooled - unshifted[0]).abs().sum()
                 changes[shift] += torch.stack((change, unshifted[0].abs().sum()))
@@ -89,7 +90,7 @@ def measure(
     truth = _truth(data.val, count)
     figures = {
         shift: {
-            **_scores(detector, truth, results[shift]),
+            **_scores(detector, truth, Results.joined(results[shift])),
             "feature_change": 100 * _ratio(changes[shift]),
             "jump": _ratio(jumps[shift]),
         }
@@ -120,11 +121,11 @@ def open_run(folder: Path) -> tuple[Detector, DataSplits]:
 @torch.no_grad()
 def run_shifted(
     detector: Detector, data: DataSplits, index: int, shift: int
-) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
+) -> tuple[Results, Tensor, Tensor]:
     """Run the network on one shifted image.
 
     Returns:
-        COCO's results in the pixels of the file, the pooled features of the true boxes
+        The detections in the pixels of the file, the pooled features of the true boxes
         ``[G, C, P, P]``, and the positions that their bins read ``[G, 2, P, P]``.
     """
     stride, model, device = detector.config.stride, detector.model, detector.runtime.device
@@ -184,8 +185,8 @@ def _results_in_file(
     prepared: tuple[int, int],
     sample: Sample,
     category_ids: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Detections in the padded image as COCO's results in the pixels of the file.
+) -> Results:
+    """Detections in the padded image as results in the pixels of the file.
 
     Only the box score takes boxes clipped to the image: masks are pasted into the whole boxes, as
     they were predicted.
@@ -201,9 +202,9 @@ def _results_in_file(
         original_size=original,
         category_ids=category_ids,
     )
-    for result, (x1, y1, x2, y2) in zip(results, clipped[inside].tolist(), strict=True):
-        result["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return results
+    boxes_xywh = clipped[inside].double().numpy()
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return replace(results, boxes_xywh=boxes_xywh)
 
 
 def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
@@ -217,13 +218,10 @@ def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
     }
 
 
-def _scores(
-    detector: Detector, truth: dict[str, Any], results: list[dict[str, Any]]
-) -> dict[str, float]:
+def _scores(detector: Detector, truth: dict[str, Any], results: Results) -> dict[str, float]:
     roi_heads = detector.model.roi_heads
     kinds = ("bbox", "segm") if roi_heads is not None and roi_heads.mask else ("bbox",)
-    backend = detector.config.evaluation.backend
-    metrics = coco_metrics(truth, results, iou_types=kinds, backend=backend)
+    metrics = coco_metrics(truth, results, iou_types=kinds)
     return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
 
 

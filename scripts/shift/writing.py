@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from files.atomic import replacing, write_text
-from reporting.plots import COLOURS, OTHER
+from files.atomic import make_folder, replacing, write_text
+from ops.poolers import BY_TITLE, OTHER_COLOUR
 from scripts.shift.measuring import ShiftedRun
 
 PANELS = {
@@ -100,7 +100,7 @@ def write_all(folder: Path, variants: Sequence[ShiftedVariant], images: int) -> 
     Args:
         images: number of images that were shifted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"shift.{form}" for form in ("csv", "md", "png")]
     write_text(paths[0], as_csv(variants))
     write_text(paths[1], as_markdown(variants, images))
@@ -192,7 +192,8 @@ def _line(ax: Axes, variant: ShiftedVariant, figure: str) -> None:
     mean = np.array([spread.mean for spread in spreads])
     sd = np.array([spread.sd or 0.0 for spread in spreads])
     settings = variant.runs[0].settings
-    colour = COLOURS.get(str(settings["pooler"]), OTHER)[0]
+    known = BY_TITLE.get(str(settings["pooler"]))
+    colour = (known.colour if known else OTHER_COLOUR)[0]
     dashes = "--" if settings["agg"] == "max" and settings["pooler"] != "RoIPool" else "-"
     ax.plot(
         variant.shifts, mean, dashes, color=colour, marker="o", ms=3.5, lw=1.6, label=variant.label

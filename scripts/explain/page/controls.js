@@ -2,7 +2,10 @@
 // The settings as groups of radio buttons, made from one table, and the box as four numbers.
 
 const GROUPS = [
-  { name: "pooler", title: "Pooler", wide: true, words: NAMES },
+  {
+    name: "pooler", title: "Pooler", wide: true,
+    words: Object.fromEntries(Object.entries(POOLERS).map(([word, { title }]) => [word, title])),
+  },
   { name: "rounding", title: "Rounding", words: { caffe: "Caffe", floor: "cut down" } },
   { name: "mode", title: "Form", words: { paper: "Mask R-CNN's", mnc: "MNC's" } },
   { name: "placement", title: "Points at", words: { uniform: "¼ and ¾", thirds: "thirds" } },

@@ -103,28 +103,50 @@ function integralAxis(start, end, bins, size) {
 }
 
 // The bins along one axis, and the span [first, last] that the box was rounded to (null: not).
-function axisPlan(start, end, size, settings) {
-  const { pooler, bins } = settings;
-  const [first, last] = [roundHalfAway(start), roundHalfAway(end)];
-  if (pooler === "pool" && settings.rounding === "floor") {
-    const span = [Math.floor(start), Math.floor(start) + Math.max(Math.floor(end - start), 1)];
-    return { bins: floorAxis(start, end, bins, size), rounded: span };
-  }
-  if (pooler === "pool") {
+const AXES = {
+  pool(start, end, size, { bins, rounding }) {
+    const [first, last] = [roundHalfAway(start), roundHalfAway(end)];
+    if (rounding === "floor") {
+      const span = [Math.floor(start), Math.floor(start) + Math.max(Math.floor(end - start), 1)];
+      return { bins: floorAxis(start, end, bins, size), rounded: span };
+    }
     const span = [first, first + Math.max(last - first + 1, 1)];
     return { bins: caffeAxis(start, end, bins, size), rounded: span };
-  }
-  if (pooler === "warp" && settings.mode === "mnc") {
-    const axis = cornerAxis(first, last, bins, size, settings.samples || 2); // it cannot adapt
-    return { bins: axis, rounded: [first, Math.max(last, first)] };
-  }
-  if (pooler === "warp") {
+  },
+  warp(start, end, size, settings) {
+    const { bins, mode, samples } = settings;
+    const [first, last] = [roundHalfAway(start), roundHalfAway(end)];
+    if (mode === "mnc") {
+      const axis = cornerAxis(first, last, bins, size, samples || 2); // it cannot adapt
+      return { bins: axis, rounded: [first, Math.max(last, first)] };
+    }
     const span = [first, first + Math.max(last - first, 1)];
     const uniform = { ...settings, placement: "uniform" };
     return { bins: alignAxis(...span, bins, size, uniform), rounded: span };
-  }
-  if (pooler === "prroi") return { bins: integralAxis(start, end, bins, size), rounded: null };
-  return { bins: alignAxis(start, end, bins, size, settings), rounded: null };
+  },
+  align(start, end, size, settings) {
+    return { bins: alignAxis(start, end, settings.bins, size, settings), rounded: null };
+  },
+  prroi(start, end, size, { bins }) {
+    return { bins: integralAxis(start, end, bins, size), rounded: null };
+  },
+};
+
+// Crop and resize: 2 points a bin, those of all bins evenly spaced from edge to edge.
+AXES.crop = function edgeToEdge(start, end, size, { bins }) {
+  const edge = (i) => start + (i * (end - start)) / bins + 0.5;
+  const place = (k) => start + (k * (end - start)) / (2 * bins - 1);
+  const axis = range(bins).map((i) => ({
+    edges: [edge(i), edge(i + 1)],
+    samples: range(2).map((k) => linearSample(place(2 * i + k), size, [0, size - 1])),
+  }));
+  return { bins: axis, rounded: null };
+};
+
+function axisPlan(start, end, size, settings) {
+  const axis = AXES[settings.pooler];
+  if (!axis) throw new Error(`pooling.js does not know the pooler ${settings.pooler}`);
+  return axis(start, end, size, settings);
 }
 
 // What a pooler reads of a map of [height, width] cells for a box [x1, y1, x2, y2] in image pixels.
@@ -135,7 +157,7 @@ function poolingPlan(box, size, settings) {
     size,
     rows: axisPlan(y1, y2, size[0], settings),
     columns: axisPlan(x1, x2, size[1], settings),
-    agg: { pool: "max", prroi: "avg" }[settings.pooler] || settings.agg,
+    agg: aggregation(settings),
   };
 }
 

@@ -20,7 +20,7 @@ const START = Object.freeze({
 });
 
 const CHOICES = {
-  pooler: ["pool", "warp", "align", "prroi"],
+  pooler: Object.keys(POOLERS),
   rounding: ["caffe", "floor"],
   mode: ["paper", "mnc"],
   placement: ["uniform", "thirds"],
@@ -34,16 +34,13 @@ const CHOICES = {
 
 // Which settings the chosen pooler has.
 function relevant(state, name) {
-  const { pooler, mode } = state;
-  const interpolates = pooler === "align" || (pooler === "warp" && mode === "paper");
-  if (name === "rounding") return pooler === "pool";
-  if (name === "mode") return pooler === "warp";
-  if (name === "placement") return pooler === "align";
-  if (name === "samples") return pooler === "align" || pooler === "warp";
-  if (name === "aligned") return interpolates;
-  if (name === "agg") return pooler === "align" || pooler === "warp";
-  return true;
+  if (!["rounding", "mode", "placement", "samples", "aligned", "agg"].includes(name)) return true;
+  if (name === "aligned" && relevant(state, "mode") && state.mode === "mnc") return false;
+  return POOLERS[state.pooler].settings.includes(name === "samples" ? "sampling_ratio" : name);
 }
+
+// "avg" or "max": what the pooler makes of a bin.
+const aggregation = (state) => POOLERS[state.pooler].agg || state.agg;
 
 // The settings that take effect: MNC's layer cannot adapt its number of samples.
 const settle = (state) =>

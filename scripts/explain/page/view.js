@@ -14,7 +14,7 @@ let awaited = false;
 function sceneOf(chosen, map) {
   const settled = settle(chosen);
   const plan = poolingPlan(settled.box, [map.length, map.length], settled);
-  const points = settled.pooler === "align" || settled.pooler === "warp";
+  const points = POOLERS[settled.pooler].samples;
   return {
     map, plan, points, settings: settled,
     coverage: coverage(plan),
@@ -64,7 +64,7 @@ function show() {
   const sides = [...document.querySelectorAll(".card canvas")].map((canvas) => canvas.clientWidth);
   drawStage(before, { x: -margin, y: -margin, side, cells: SPAN / state.stride });
   showControls(state);
-  $("name").textContent = `${NAMES[state.pooler]}, ${variant(state)}`;
+  $("name").textContent = `${POOLERS[state.pooler].title}, ${variant(state)}`;
   $("about").textContent = about(state);
   $("seen").textContent = seen(state, scene);
   $("figures").replaceChildren(...figures(state, scene).flatMap(([name, value]) =>
@@ -157,7 +157,7 @@ function cardView(side) {
 function makeCards() {
   $("cards").append(...CARDS.map((pooler) => {
     const card = element("button", { type: "button", className: "card", id: `card-${pooler}` });
-    const title = element("span", {}, element("strong", { textContent: NAMES[pooler] }),
+    const title = element("span", {}, element("strong", { textContent: POOLERS[pooler].title }),
       element("span", { className: "how" }));
     const below = element("span", { className: "below" }, element("canvas"),
       element("span", { className: "tally" }));

@@ -1,45 +1,37 @@
 "use strict";
 // What the page says: numbers with their units, and sentences about what is seen.
 
-const NAMES = { pool: "RoIPool", warp: "RoIWarp", align: "RoIAlign", prroi: "PrRoIPool" };
-
 const number = (value, digits = 2) =>
   (Math.abs(value) < 0.5 * 10 ** -digits ? 0 : value).toFixed(digits).replace("-", "−");
 const counted = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 function variant(state) {
-  const { pooler, rounding, mode, placement, samples, aligned } = state;
-  if (pooler === "pool") return rounding === "caffe" ? "Caffe's" : "cut down";
-  if (pooler === "warp" && mode === "mnc") return "MNC's layer";
-  if (pooler === "prroi") return "exact mean";
-  const parts = [samples ? `${samples} × ${samples} points` : "adaptive"];
-  if (pooler === "align" && placement === "thirds") parts.push("at thirds");
-  if (!aligned) parts.push("not aligned");
+  const { rounding, mode, placement, samples, aligned } = state;
+  const parts = [];
+  if (relevant(state, "rounding")) parts.push(rounding === "caffe" ? "Caffe's" : "cut down");
+  if (relevant(state, "mode") && mode === "mnc") return "MNC's layer";
+  if (relevant(state, "samples")) parts.push(samples ? `${samples} × ${samples} points` : "adaptive");
+  if (relevant(state, "placement") && placement === "thirds") parts.push("at thirds");
+  if (relevant(state, "aligned") && !aligned) parts.push("not aligned");
+  if (!parts.length) parts.push(state.pooler === "prroi" ? "exact mean" : resultOf(state));
   return parts.join(", ");
 }
 
+const resultOf = (state) => `${{ avg: "average", max: "maximum" }[aggregation(state)]} of a bin`;
+
+// Forms of a pooler that are not its usual one.
 const ABOUT = {
-  pool_caffe: "It rounds the four corners to whole cells and counts the last one in. Then it rounds " +
-    "each bin outwards to whole cells, so that bins may overlap, and keeps the largest cell of each.",
   pool_floor: "A teaching form. It cuts corner and size down to whole cells, gives each bin the same " +
     "whole number of cells and drops the rest. It keeps the largest cell of each bin.",
-  warp_paper: "It rounds the four corners as RoIPool does. From there on nothing is rounded: bins " +
-    "have real sizes, and their points are read between the cells.",
   warp_mnc: "The layer as its authors released it. It rounds the corners, then reads a point at the " +
     "first corner of each part of a bin, in a frame that is half a cell off.",
-  align: "It rounds nothing. Bins have real sizes, and each point is read between the four cells " +
-    "around it, nearer ones counting more.",
   align_legacy: "It rounds nothing, but in this older form puts a cell's centre at its corner: " +
     "everything is read half a cell to the lower right.",
-  prroi: "It takes no points. Each bin is the exact mean of the interpolated map over its area, in a " +
-    "frame that is half a cell off.",
 };
 
-function about(state) {
-  const { pooler, rounding, mode, aligned } = state;
-  if (pooler === "pool") return ABOUT[`pool_${rounding}`];
-  if (pooler === "warp") return ABOUT[`warp_${mode}`];
-  return ABOUT[pooler === "align" && !aligned ? "align_legacy" : pooler];
+function about({ pooler, rounding, mode, aligned }) {
+  const form = { pool: rounding, warp: mode, align: aligned ? "" : "legacy" }[pooler];
+  return ABOUT[`${pooler}_${form}`] || POOLERS[pooler].about;
 }
 
 function shiftWords([dx, dy]) {
@@ -82,7 +74,7 @@ function spanWords([low, high], whole) {
 function figures(state, scene) {
   const { plan, coverage: { counts }, shift: moved } = scene;
   const [x1, y1, x2, y2] = plan.box;
-  const whole = state.pooler === "pool";
+  const whole = state.pooler === "pool"; // bins of whole cells
   const span = ([a, b], digits) => `${number(a, digits)} – ${number(b, digits)}`;
   const samples = (axis) => axis.bins.reduce((sum, bin) => sum + bin.samples.length, 0);
   const points = samples(plan.rows) * samples(plan.columns);

@@ -1,0 +1,169 @@
+"""Detections in COCO's result format: held in columns, written piece by piece, read back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from files.atomic import read_json, writing_list
+from ops.errors import InputError
+from ops.masks import encode_masks
+from ops.structures import Detections
+
+WRITTEN_TOGETHER = 1000  # entries that are Python objects at the same time while a file is written
+REMEDY = "give a detections.json written by evaluation, in COCO's result format"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Detections of any number of images, in the pixels of their files.
+
+    Attributes:
+        image_ids: int64 [D].
+        category_ids: int64 [D].
+        boxes_xywh: float64 [D, 4], x, y, width, height.
+        scores: float64 [D].
+        masks: D compressed RLEs of COCO (None for a detection without), or None: no masks at all.
+    """
+
+    image_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    boxes_xywh: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    masks: list[Any] | None = None
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """All but the masks, in the order of the attributes."""
+        return self.image_ids, self.category_ids, self.boxes_xywh, self.scores
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: slice) -> "Results":
+        image_ids, category_ids, boxes, scores = (column[rows] for column in self.columns)
+        masks = None if self.masks is None else self.masks[rows]
+        return Results(image_ids, category_ids, boxes, scores, masks)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """The detections as COCO writes them: image_id, category_id, bbox, score and, where there
+        is a mask, segmentation."""
+        masks = [None] * len(self) if self.masks is None else self.masks
+        rows = zip(*(column.tolist() for column in self.columns), masks, strict=True)
+        for image_id, category_id, box, score, mask in rows:
+            entry = {
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": box,
+                "score": score,
+            }
+            yield entry if mask is None else {**entry, "segmentation": mask}
+
+    @staticmethod
+    def joined(parts: Sequence["Results"]) -> "Results":
+        """The detections of all `parts`, in their order."""
+        columns = zip(*(part.columns for part in (NOTHING, *parts)), strict=True)
+        image_ids, category_ids, boxes, scores = map(np.concatenate, columns)
+        masks = None
+        if any(part.masks is not None for part in parts):
+            masks = [mask for part in parts for mask in part.masks or [None] * len(part)]
+        return Results(image_ids, category_ids, boxes, scores, masks)
+
+    @staticmethod
+    def from_entries(entries: Sequence[Any]) -> "Results":
+        """Detections from COCO's result format.
+
+        Raises:
+            InputError: an entry without a field; names its place.
+        """
+        for index, entry in enumerate(entries):
+            problem = _problem(entry)
+            if problem:
+                raise InputError(f"entry {index} {problem}")
+        masks = [entry.get("segmentation") for entry in entries]
+        return Results(
+            np.array([entry["image_id"] for entry in entries], np.int64),
+            np.array([entry["category_id"] for entry in entries], np.int64),
+            np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
+            np.array([entry["score"] for entry in entries], np.float64),
+            masks if any(mask is not None for mask in masks) else None,
+        )
+
+
+NOTHING = Results(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
+
+
+def coco_results(
+    detections: Detections,
+    *,
+    image_id: int,
+    original_size: tuple[int, int],
+    category_ids: Sequence[int],
+) -> Results:
+    """One image's detections; boxes to a thousandth of a pixel.
+
+    Args:
+        detections: boxes in the pixels of the original image.
+        original_size: its (height, width).
+        category_ids: COCO's id of each label, ``0 .. num_classes - 1``.
+    """
+    found = detections.cpu()
+    corners = found.boxes.double()
+    boxes_xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    return Results(
+        np.full(len(found), image_id, np.int64),
+        np.array(category_ids, np.int64)[found.labels.numpy()],
+        boxes_xywh.numpy().round(3),
+        found.scores.double().numpy(),
+        None if found.masks is None else encode_masks(found.masks, found.boxes, original_size),
+    )
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write a detections.json, atomically and piece by piece."""
+    with writing_list(path) as add:
+        for start in range(0, len(results), WRITTEN_TOGETHER):
+            add(list(results[start : start + WRITTEN_TOGETHER].entries()))
+
+
+def read_results(path: Path) -> Results:
+    """Saved detections, to be scored again without a network.
+
+    Raises:
+        InputError: no such file, not JSON, or an entry without a field; names its place.
+    """
+    entries = read_json(path, REMEDY)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: holds a {type(entries).__name__}, not a list; {REMEDY}")
+    try:
+        return Results.from_entries(entries)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; {REMEDY}") from None
+
+
+def _problem(entry: Any) -> str | None:
+    """What is wrong with one entry, or None."""
+    if not isinstance(entry, dict):
+        return f"is a {type(entry).__name__}, not an object"
+    for name in ("image_id", "category_id"):
+        if type(entry.get(name)) is not int:
+            return f"has no whole number as {name}"
+    if not _is_number(entry.get("score")):
+        return "has no number as score"
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return "has no bbox of four numbers (x, y, width, height)"
+    rle = entry.get("segmentation")
+    if rle is not None and not (
+        isinstance(rle, dict) and isinstance(rle.get("counts"), str) and "size" in rle
+    ):
+        return "has a segmentation that is no compressed RLE"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
