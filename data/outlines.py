@@ -48,16 +48,16 @@ def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str
 
 
 def _is_far_out(ring: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether a ring leaves the image by more than the image's own size.
+    """Whether a ring leaves the image by more than the image's size.
 
-    COCO's rasteriser walks along every edge, so that one point at 2e8 would take all memory.
+    COCO's rasteriser visits every pixel along an edge: a point at 2e8 would take all memory.
     """
     limit = np.array(size[::-1])
     return bool((ring < -limit).any() or (ring > 2 * limit).any())
 
 
 def _cut_to_surroundings(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A ring cut to the image and as much again on each side."""
+    """A ring clipped to the image extended by its size on every side."""
     width, height = size[1], size[0]
     shift = np.array([width, height], dtype=np.float64)
     return clip_ring(ring + shift, (3 * width, 3 * height)) - shift

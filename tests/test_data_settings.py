@@ -58,7 +58,7 @@ def test_nuclei_are_magnified_alike_in_training_and_evaluation(shared: Path) -> 
     assert {1.75, 2.0, 2.25} == set(scales)
 
 
-def test_a_selection_is_learned_and_judged(tmp_path: Path) -> None:
+def test_a_selection_is_used_for_training_and_validation(tmp_path: Path) -> None:
     small_coco.write(tmp_path, small_coco.document())
     select = {"count": 1, "min_objects": 1, "max_objects": 3, "min_area": 32.0}
     data = build("coco", root=str(tmp_path), select=select, val_on_train=True, **SMALL)

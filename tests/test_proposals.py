@@ -1,4 +1,4 @@
-"""Proposals in files: what was written is what each image gets, and no other file is taken."""
+"""Files of proposals: each image gets what was written for it, and other files are refused."""
 
 import pickle
 import struct
@@ -66,7 +66,7 @@ def test_only_the_best_are_taken(tmp_path: Path) -> None:
     assert [dataset.read(i).proposals.tolist() for i in (0, 1)] == [[[4, 4, 12, 12]]] * 2  # type: ignore[union-attr]
 
 
-def test_the_file_says_what_it_was_made_of(tmp_path: Path) -> None:
+def test_the_file_names_its_detector_and_has_a_digest_per_image(tmp_path: Path) -> None:
     file = open_proposals(dumped(tmp_path))
     assert file.detector == DETECTOR
     assert file.digests is not None and file.digests.shape == (2, 8)
@@ -115,7 +115,7 @@ def test_boxes_are_read_slice_by_slice_and_not_whole(
     original = MappedBoxes.__getitem__
     monkeypatch.setattr(MappedBoxes, "__getitem__", watched)
     dataset = WithProposals(dataset, dumped(tmp_path), per_image=2)
-    assert all(rows.start == rows.stop for rows in taken)  # attaching looks at no box
+    assert all(rows.start == rows.stop for rows in taken)  # opening the file reads no box
     taken.clear()
     dataset.read(0)
     dataset.read(1)
@@ -136,7 +136,7 @@ def test_proposals_are_not_copied_into_other_processes(tmp_path: Path) -> None:
     assert torch.equal(again, file.for_image(5, dataset.entry(1).digest, 10))
 
 
-def test_any_part_of_the_data_set_may_be_learned_from(tmp_path: Path) -> None:
+def test_a_part_of_the_data_set_can_be_used(tmp_path: Path) -> None:
     path = dumped(tmp_path)
     content = small_coco.document()
     content["images"] = [i for i in content["images"] if i["id"] == 5]
@@ -170,7 +170,7 @@ def test_an_image_that_has_changed_is_refused_by_name(
     assert "dump_proposals.py" in text
 
 
-def test_order_and_outlines_of_the_annotations_make_no_other_image(tmp_path: Path) -> None:
+def test_digests_do_not_depend_on_order_and_outlines_of_annotations(tmp_path: Path) -> None:
     content = small_coco.document()
     second = {**content["annotations"][1], "id": 13, "bbox": [5, 5, 6, 6]}
     broken = {**second, "id": 14, "segmentation": [[1, 1, 2, 2]]}  # unusable as an outline
@@ -244,7 +244,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, spoil: str) -> None:
     assert ("offsets do not fit" if spoil == "offsets" else "image 2 occurs twice") in text
 
 
-def test_a_file_may_be_read_by_whoever_may_read_any_other(tmp_path: Path) -> None:
+def test_a_file_has_the_permissions_of_other_files(tmp_path: Path) -> None:
     path = dumped(tmp_path)
     assert path.stat().st_mode == (tmp_path / "instances.json").stat().st_mode
 
@@ -259,7 +259,7 @@ def test_every_image_is_written_once(tmp_path: Path, image_ids: tuple[int, ...])
     assert [p for p in tmp_path.iterdir() if "safetensors" in p.name] == []
 
 
-def test_what_was_there_stays_until_the_new_file_is_whole(
+def test_the_old_file_stays_until_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = dumped(tmp_path)

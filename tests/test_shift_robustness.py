@@ -124,7 +124,7 @@ def test_roi_align_reads_the_same_position_of_the_object_at_every_shift() -> Non
         assert _jump(roi_align, shift, agg="max") < 1e-9
 
 
-def test_roi_align_reads_each_bins_own_centre() -> None:
+def test_roi_align_reads_the_centre_of_each_bin() -> None:
     pooler = RoIPooler(roi_align, stride=STRIDE)
     positions = positions_read(pooler, BOXES + STRIDE, (12, 12), 7, STRIDE, STRIDE)
     x1, y1, x2, y2 = BOXES.double().T[:, :, None]

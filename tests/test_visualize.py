@@ -1,4 +1,4 @@
-"""Drawn pictures: what is drawn, where, in which colour."""
+"""Objects drawn over images: positions, colours, labels."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def _changed(picture: np.ndarray) -> np.ndarray:
     return (picture != 128).any(axis=2)
 
 
-def test_a_classs_colour_depends_on_its_name_alone() -> None:
+def test_the_colour_of_a_class_depends_only_on_its_name() -> None:
     few, many = ["cat", "dog"], ["zebra", "dog", "cat"]
     assert class_colours(many)[1:] == class_colours(few)[::-1]
 
@@ -39,7 +39,7 @@ def test_eighty_classes_have_eighty_colours_none_dark() -> None:
     assert min(max(colour) for colour in colours) > 150
 
 
-def test_more_classes_than_colours_are_served() -> None:
+def test_more_classes_than_colours_get_colours() -> None:
     assert len(class_colours([f"class {k}" for k in range(300)])) == 300
 
 
@@ -59,7 +59,7 @@ def test_the_image_itself_is_not_drawn_on() -> None:
     assert (image == 128).all()
 
 
-def test_a_mask_is_filled_and_seen_through() -> None:
+def test_a_mask_is_translucent() -> None:
     masks = torch.zeros(1, 28, 28)
     masks[0, :14] = 1  # the upper half of the box
     picture = draw_objects(_grey(480, 640), [BOX], [0], NAMES, masks=masks)
@@ -87,7 +87,7 @@ def test_a_large_photograph_keeps_its_size() -> None:
     assert draw_objects(_grey(700, 1000), [BOX], [0], NAMES).shape == (700, 1000, 3)
 
 
-def test_nothing_to_draw_changes_nothing() -> None:
+def test_no_objects_leave_the_image_unchanged() -> None:
     empty = draw_objects(
         _grey(480, 640), torch.zeros(0, 4), [], NAMES, scores=[], masks=torch.zeros(0, 28, 28)
     )
