@@ -5,7 +5,6 @@ text is legible; lines and letters grow with the picture.
 """
 
 import colorsys
-import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -137,24 +136,6 @@ def caption(picture: np.ndarray, text: str) -> np.ndarray:
     return np.concatenate([strip, picture])
 
 
-def grid(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int = 8) -> np.ndarray:
-    """Pictures of any sizes in rows on white; `columns` None makes the grid about square."""
-    if not pictures:
-        raise ValueError("grid: no pictures")
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
-    cell_height = max(p.shape[0] for p in pictures)
-    cell_width = max(p.shape[1] for p in pictures)
-    rows = math.ceil(len(pictures) / columns)
-    columns = min(columns, len(pictures))
-    size = (rows * (cell_height + gap) - gap, columns * (cell_width + gap) - gap, 3)
-    sheet = np.full(size, 255, np.uint8)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        y, x = row * (cell_height + gap), column * (cell_width + gap)
-        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    return sheet
-
-
 def draw_target(
     image: np.ndarray,
     target: Target,
@@ -231,7 +212,8 @@ def truth_beside_prediction(
     count = int((detections.scores >= min_score).sum())
     left = caption(truth, f"image {sample.image_id}, truth: {len(target.boxes)}")
     right = caption(prediction, f"prediction, score >= {min_score:g}: {count}")
-    return grid([left, right], columns=2)
+    gap = np.full((left.shape[0], 8, 3), 255, np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
 
 
 def _true_masks(target: Target, resolution: int) -> Sequence[Tensor]:

@@ -55,12 +55,7 @@ class Results:
         masks = [None] * len(self) if self.masks is None else self.masks
         rows = zip(*(column.tolist() for column in self.columns), masks, strict=True)
         for image_id, category_id, box, score, mask in rows:
-            entry = {
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": box,
-                "score": score,
-            }
+            entry = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
             yield entry if mask is None else {**entry, "segmentation": mask}
 
     @staticmethod

@@ -36,10 +36,7 @@ def rpn_losses(
         logits[counted].float(), labels[counted].float(), reduction="sum"
     )
     regression = smooth_l1_sum(deltas[positive].float(), target_deltas, beta)
-    return {
-        "loss_rpn_cls": classification / normalizer,
-        "loss_rpn_box": regression / normalizer,
-    }
+    return {"loss_rpn_cls": classification / normalizer, "loss_rpn_box": regression / normalizer}
 
 
 def box_losses(

@@ -133,13 +133,7 @@ def _build_rpn(network: Network, anchors: Mapping[str, Any], rpn: Mapping[str, A
 
 
 def _build_head(
-    network: Network,
-    op: PoolingOp,
-    *,
-    num_classes: int,
-    mask: bool,
-    fc_dim: int,
-    mask_dim: int,
+    network: Network, op: PoolingOp, *, num_classes: int, mask: bool, fc_dim: int, mask_dim: int
 ) -> SharedHead | SplitHead:
     """On RoIs, C4 runs res5, VGG16 its fc6 and fc7, and C5 two new fully connected layers."""
     pooler = RoIPooler(op, stride=network.stride)

@@ -43,9 +43,7 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
     if not cfg.checkpoint:
         raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, the run of an RPN")
     detector = load(
-        cfg.checkpoint,
-        needs=("rpn",),
-        change=lambda saved: with_overrides(saved, cfg, overrides),
+        cfg.checkpoint, needs=("rpn",), change=lambda saved: with_overrides(saved, cfg, overrides)
     )
     cfg, model = detector.config, detector.model
     data = build_data(cfg)

@@ -10,7 +10,6 @@ from drawing.visualize import (
     draw_detections,
     draw_objects,
     draw_target,
-    grid,
     truth_beside_prediction,
 )
 from ops.structures import Detections, Polygons, Sample, Target
@@ -173,17 +172,3 @@ def test_a_caption_is_a_white_strip_above_the_picture() -> None:
 def test_a_caption_too_long_is_made_smaller_until_it_fits() -> None:
     strip = caption(_grey(10, 300), "a caption of many words that " * 2)[:-10]
     assert strip.min() < 150 and (strip[:, -3:] == 255).all()
-
-
-def test_a_grid_holds_every_picture_whole() -> None:
-    pictures = [np.full((10 + k, 20, 3), 10 * k, np.uint8) for k in range(5)]
-    sheet = grid(pictures, columns=2, gap=4)
-    assert sheet.shape == (3 * 14 + 2 * 4, 44, 3)
-    assert (sheet[18 * 2 : 18 * 2 + 14, :20] == 40).all()
-    assert (sheet[18 : 18 + 13, 24:] == 30).all()
-    assert grid(pictures).shape == (2 * 14 + 4 + 4, 3 * 20 + 16, 3)
-
-
-def test_a_grid_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no pictures"):
-        grid([])
