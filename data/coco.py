@@ -11,9 +11,8 @@ import torch
 
 from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
 from data.images import read_image
-from data.outlines import as_segmentation
+from data.outlines import as_coco, as_segmentation
 from data.splits import DataSplits, from_settings
-from ops import rle
 from ops.errors import InputError
 from ops.structures import Sample, Target
 
@@ -160,11 +159,8 @@ class CocoDataset:
             "area": annotation.area,
             "iscrowd": int(annotation.crowd),
         }
-        if isinstance(annotation.outline, tuple):
-            coco["segmentation"] = [ring.ravel().tolist() for ring in annotation.outline]
-        elif annotation.outline is not None:
-            counts = rle.compress(annotation.outline)
-            coco["segmentation"] = {"size": list(entry.size), "counts": counts}
+        if annotation.outline is not None:
+            coco["segmentation"] = as_coco(annotation.outline, entry.size)
         return coco
 
     def describe(self, most: int | None = 5) -> str:

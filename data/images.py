@@ -70,11 +70,11 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 
 
-def check_header(path: Path, size: tuple[int, int]) -> None:
-    """Check the size that an image file's header states, without decoding its pixels.
+def header_size(path: Path) -> tuple[int, int]:
+    """(height, width) in a file's header, EXIF orientation applied; few kinds need decoding.
 
     Raises:
-        InputError: as `read_image`, except that damage after the header is not noticed.
+        InputError: as `decode`, except that damage after the header is not noticed.
     """
     try:
         with Image.open(path) as image:
@@ -86,7 +86,12 @@ def check_header(path: Path, size: tuple[int, int]) -> None:
                 height, width = decode(path).shape[:2]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         height, width = decode(path).shape[:2]  # OpenCV may read what Pillow cannot
-    _check_size(path, (height, width), size)
+    return height, width
+
+
+def check_header(path: Path, size: tuple[int, int]) -> None:
+    """Raise InputError unless `header_size` is `size`."""
+    _check_size(path, header_size(path), size)
 
 
 def _check_header_size(path: Path, data: bytes, size: tuple[int, int]) -> None:

@@ -107,6 +107,25 @@ def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> fl
     return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
 
 
+def outline_box(
+    outline: tuple[np.ndarray, ...] | rle.RunLengths, height: int
+) -> tuple[float, float, float, float]:
+    """The tight box (x, y, width, height) of an outline in an image of `height`, in pixels."""
+    if isinstance(outline, tuple):
+        points = np.concatenate(outline)
+        (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    else:
+        _, (x1, y1, x2, y2) = rle.crop(outline, height)
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def as_coco(outline: tuple[np.ndarray, ...] | rle.RunLengths, size: tuple[int, int]) -> Any:
+    """The `segmentation` field of an outline in an image of `size` (height, width)."""
+    if isinstance(outline, tuple):
+        return [ring.ravel().tolist() for ring in outline]
+    return {"size": list(size), "counts": rle.compress(outline)}
+
+
 def as_segmentation(outline: Outline, height: int) -> Segmentation:
     """The outline, which is not None, of an object in an image of `height` pixels."""
     if isinstance(outline, tuple):

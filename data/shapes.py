@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.coco import CocoDataset
+from data.coco_document import CocoDocument
 from data.splits import DataSplits, from_settings
 from ops import rle
 from ops.errors import InputError
@@ -149,8 +150,7 @@ def _write_split(
     folder: Path, split: str, count: int, stream: int, settings: ShapesSettings
 ) -> None:
     (folder / split).mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    document = CocoDocument(OUTLINES)
     size = settings.image_size
     for number in tqdm(
         range(count), f"drawing shapes/{split}", leave=False, unit="image", disable=None
@@ -165,24 +165,10 @@ def _write_split(
         name = f"{number + 1:06d}.png"
         _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         (folder / split / name).write_bytes(png.tobytes())
-        images.append({"id": number + 1, "file_name": name, "height": size, "width": size})
+        document.add_image(name, (size, size))
         for label, mask in zip(labels, masks, strict=True):
-            runs = rle.encode(mask)
-            _, (x1, y1, x2, y2) = rle.crop(runs, size)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number + 1,
-                    "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": rle.area(runs),
-                    "iscrowd": 0,
-                    "segmentation": {"size": [size, size], "counts": rle.compress(runs)},
-                }
-            )
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(OUTLINES)]
-    document = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / f"annotations/instances_{split}.json").write_text(json.dumps(document))
+            document.add_object(label, rle.encode(mask))
+    document.write(folder / f"annotations/instances_{split}.json")
 
 
 SUPERSAMPLING = 4  # outlines are drawn at this many times the resolution, then averaged

@@ -28,6 +28,10 @@ MSRA = PixelStatistics(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), chan
 DETECTRON = PixelStatistics(
     mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0), channel_order="bgr"
 )
+# Networks trained on RGB in 0..1, as torchvision's `ToTensor` gives it, without mean and deviation.
+RGB01 = PixelStatistics(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+# Oxford's VGG networks in Caffe, and Keras's conversions of them.
+CAFFE = PixelStatistics(mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), channel_order="bgr")
 ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}
 
 

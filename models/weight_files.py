@@ -265,5 +265,9 @@ def _torchvision(path: Path, tensors: dict[str, Tensor]) -> WeightFile | None:
             tensors = with_epsilon(tensors, EPSILON)
         return WeightFile(path, TORCHVISION_DETECTOR, tensors)
     if tensors.keys() & {"conv1.weight", "features.0.weight"}:
-        return WeightFile(path, TORCHVISION_IMAGENET, tensors)
+        kind = TORCHVISION_IMAGENET
+        if "normalize.mean" in tensors:  # of scripts/import_weights.py --pixels
+            title = "a backbone in torchvision's names with its normalisation"
+            kind = replace(kind, title=title, statistics=None)
+        return WeightFile(path, kind, tensors)
     return None

@@ -101,8 +101,8 @@ def load_resnet(
 def load_vgg16(features: nn.Module, roi_layers: nn.Module, weights: str) -> PixelStatistics:
     """Fill conv1_1 .. conv5_3, fc6 and fc7; as `load_resnet`.
 
-    torchvision also has convolutions alone, whose file holds not-a-number for the rest; fc6 and fc7
-    then keep what they have.
+    A file may hold only the convolutions: torchvision's has not-a-number in the place of the rest,
+    others leave the rest out. fc6 and fc7 then keep what they have.
     """
     if weights == LOADED_LATER:
         return TORCHVISION
@@ -110,10 +110,13 @@ def load_vgg16(features: nn.Module, roi_layers: nn.Module, weights: str) -> Pixe
     source = _of_backbone(file)
     parts: dict[str, nn.Module] = {"features": features, **dict(roi_layers.named_children())}
     first = source.get("classifier.0.bias")
-    if first is not None and first.isnan().all():
+    without_values = first is not None and bool(first.isnan().all())
+    if without_values or all(name.startswith("features.") for name in source):
         source = {n: t for n, t in source.items() if n.startswith("features.")}
         _fill(nn.ModuleDict({"features": features}), source, file, file.kind.backbone_name)
-        return TORCHVISION_FEATURES
+        print(f"{file.path}: holds only the convolutions; fc6 and fc7 start at random")
+        of_torchvision = without_values and file.kind.statistics is not None
+        return TORCHVISION_FEATURES if of_torchvision else _statistics(file)
     _fill(nn.ModuleDict(parts), source, file, file.kind.backbone_name)
     return _statistics(file)
 

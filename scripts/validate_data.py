@@ -35,16 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
+    return 1 if validate(dataset, workers=chosen.workers, decode=not chosen.headers) else 0
+
+
+def validate(dataset: CocoDataset, *, workers: int, decode: bool) -> int:
+    """Print what is in a data set and what is wrong with it; returns how many images are broken."""
     print(dataset.describe(most=None))
     counts = dataset.objects_by_label.tolist()
     for category, count in zip(dataset.categories, counts, strict=True):
         print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
     broken = 0
-    for error in broken_images(dataset, workers=chosen.workers, decode=not chosen.headers):
+    for error in broken_images(dataset, workers=workers, decode=decode):
         print(error, file=sys.stderr)
         broken += 1
     print(f"{broken} of {len(dataset)} images broken" if broken else "every image is sound")
-    return 1 if broken else 0
+    return broken
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorboard": ("running/tracking.py",),
     "torch.utils.tensorboard": ("running/tracking.py",),
     "torch.distributed": ("running/runtime.py",),
+    "pooch": ("files/archives.py",),
+    "requests": ("files/archives.py",),
 }
 OPS_LIBRARIES = {"torch", "torchvision", "numpy", "pycocotools"}
 LONGEST_FUNCTION = 80
