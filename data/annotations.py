@@ -1,8 +1,8 @@
 """COCO's annotation file: read, checked, and packed so that worker processes share one copy.
 
-What makes the whole file doubtful (an unknown category, a repeated id) ends the run at once. What
-spoils one annotation alone (a box of no size, a polygon of two points) leaves that annotation out;
-`Problems` counts and lists it.
+A fault that makes the whole file doubtful (an unknown category, a repeated id) raises `InputError`.
+An annotation that is bad in itself (a box of no size, a polygon of two points) is left out;
+`Problems` counts and lists such annotations.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from files.atomic import read_json
 from ops.errors import InputError
 from ops.structures import Category
 
-# A box is as good as without size below so many pixels, inside the image: the logarithm of its side
-# is what the network learns.
+# Shortest side of a usable box inside the image, in pixels: the network learns the logarithm of the
+# sides, which has no bound as a side goes to 0.
 LEAST_SIDE = 0.01
 
 Box = tuple[float, float, float, float]
@@ -32,14 +32,14 @@ SINGULAR = {"images": "image", "categories": "category", "annotations": "annotat
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object or crowd region as the file has it, in the image's pixels.
+    """One object or crowd region, in the image's pixels.
 
     Attributes:
         id: COCO's id of the annotation.
         label: position of its category in ascending order of category ids.
-        box_xywh: the stated box, not clipped to the image.
-        area: stated, or computed where the file has none; square pixels.
-        crowd: whether the outline covers a group that nobody separated.
+        box_xywh: as the file has it, not clipped to the image.
+        area: square pixels; computed where the file has none.
+        crowd: whether the outline covers a group of objects that are not annotated one by one.
         outline: see `Outline`.
     """
 
@@ -53,11 +53,10 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image of the file and what is known of it.
+    """One image of the file with its annotations.
 
-    `digest`, 8 bytes, stands for the image and where its objects are: equal for two annotation
-    files exactly if id, name, size and the boxes with their categories are. Outlines have no part
-    in it, so it is the same whether they are read or not.
+    `digest`, 8 bytes, is a hash of the image's id, file name, size, and boxes with their
+    categories. It leaves outlines out, so it is the same with and without masks.
     """
 
     id: int
@@ -68,24 +67,29 @@ class ImageEntry:
     digest: bytes = b""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.height, self.width
+
+    @property
     def objects(self) -> tuple[Annotation, ...]:
-        """The annotations of single objects, without the crowd regions."""
+        """The annotations without the crowd regions."""
         return tuple(a for a in self.annotations if not a.crowd)
 
 
 @dataclass(frozen=True)
 class Problems:
-    """Annotations left out or mended while reading: their ids by reason."""
+    """The ids of the annotations that were left out or mended while reading, by reason."""
 
     left_out: dict[str, list[int]] = field(default_factory=dict)
     mended: dict[str, list[int]] = field(default_factory=dict)
 
     def count(self) -> int:
-        """How many annotations were left out."""
+        """Number of annotations left out."""
         return sum(map(len, self.left_out.values()))
 
     def describe(self, most: int | None = 5) -> str:
-        """One line: the counts by reason with the first `most` ids of each (None: all)."""
+        """One line: the number for each reason, with the first `most` ids (None: all)."""
         parts = []
         if self.left_out:
             parts.append(f"left out {self.count()}: {_list_reasons(self.left_out, most)}")
@@ -105,11 +109,11 @@ def _list_reasons(reasons: Mapping[str, Sequence[int]], most: int | None) -> str
 def read_annotations(
     path: Path, *, masks: bool
 ) -> tuple[tuple[Category, ...], list[ImageEntry], Problems]:
-    """Read a COCO annotation file whole and check it.
+    """Read a COCO annotation file and check it.
 
     Args:
         path: of the JSON file.
-        masks: whether outlines are needed. Without them the field `segmentation` is not looked at.
+        masks: whether outlines are needed; if not, the field `segmentation` is ignored.
 
     Returns:
         The categories in ascending order of ids, the images in ascending order of ids with their
@@ -122,31 +126,31 @@ def read_annotations(
     document = _load_json(path)
     categories = _read_categories(document, path)
     labels = {category.id: label for label, category in enumerate(categories)}
-    images = _by_id(document, "images", path)
+    images = _entries_by_id(document, "images", path)
     if not images:
         raise InputError(f"{path}: `images` is empty; name a file that lists at least one image")
     sizes = {id_: _image_size(image, id_, path) for id_, image in images.items()}
     kept: dict[int, list[Annotation]] = {id_: [] for id_ in images}
-    stated: dict[int, list[tuple[float, ...]]] = {id_: [] for id_ in images}
+    boxes: dict[int, list[tuple[float, ...]]] = {id_: [] for id_ in images}
     problems = Problems()
-    for id_, entry in _by_id(document, "annotations", path).items():
+    for id_, entry in _entries_by_id(document, "annotations", path).items():
         image_id, category_id = (
             _field(path, "annotations", id_, name, entry.get(name))
             for name in ("image_id", "category_id")
         )
         if image_id not in images:
-            raise _unknown(path, id_, "image", image_id)
+            raise _unknown_reference(path, id_, "image", "images", image_id)
         if category_id not in labels:
-            raise _unknown(path, id_, "category", category_id)
+            raise _unknown_reference(path, id_, "category", "categories", category_id)
         crowd = _field(path, "annotations", id_, "iscrowd", entry.get("iscrowd"))
         if masks and entry.get("segmentation") is None:
             raise InputError(
                 f"{path}: annotation {id_} has no `segmentation`; export the masks too, or train "
-                f"boxes alone (mask=false)"
+                f"on boxes only (mask=false)"
             )
         try:
             box = _read_box(entry.get("bbox"), sizes[image_id])
-            stated[image_id].append((category_id, *box))
+            boxes[image_id].append((category_id, *box))
             annotation, mended = _read_annotation(
                 entry, id_, labels[category_id], box, sizes[image_id], masks, crowd
             )
@@ -161,18 +165,18 @@ def read_annotations(
             f"{path}: no usable annotation among {len(document['annotations'])}"
             + (f" ({problems.describe()})" if problems.left_out else "")
             + "; correct them or name another file"
-            + (", or train boxes alone (mask=false)" if masks and _outlines_alone(problems) else "")
+            + (", or train on boxes only (mask=false)" if masks and _boxes_usable(problems) else "")
         )
     entries = []
     for id_ in sorted(images):
         name = images[id_]["file_name"]
-        digest = _digest((id_, name, *sizes[id_]), stated[id_])
+        digest = _digest((id_, name, *sizes[id_]), boxes[id_])
         entries.append(ImageEntry(id_, name, *sizes[id_], tuple(kept[id_]), digest))
     return categories, entries, problems
 
 
-def _outlines_alone(problems: Problems) -> bool:
-    """Whether boxes could be used of all that was left out."""
+def _boxes_usable(problems: Problems) -> bool:
+    """Whether everything was left out for its outline, so that its boxes are usable."""
     reasons = problems.left_out
     return bool(reasons) and not any("box" in reason for reason in reasons)
 
@@ -193,8 +197,8 @@ def _load_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _by_id(document: dict[str, Any], key: str, path: Path) -> dict[int, dict[str, Any]]:
-    """The entries of one of the file's lists by their ids, which must be whole and differ."""
+def _entries_by_id(document: dict[str, Any], key: str, path: Path) -> dict[int, dict[str, Any]]:
+    """The entries of the list `key` by their ids, which must be whole numbers, each used once."""
     entries: dict[int, dict[str, Any]] = {}
     for position, entry in enumerate(document[key]):
         value = entry.get("id") if isinstance(entry, dict) else None
@@ -206,10 +210,10 @@ def _by_id(document: dict[str, Any], key: str, path: Path) -> dict[int, dict[str
 
 
 def _field(path: Path, key: str, where: int, name: str, value: Any) -> Any:
-    """The field's value as `data.fields` understands it.
+    """The value of a field, read by its rule in `data.fields`.
 
     Args:
-        where: the position in the list of an entry without id, else its id.
+        where: the entry's id; its position in the list while the id itself is read.
     """
     field = BY_NAME[key, name]
     try:
@@ -223,7 +227,7 @@ def _field(path: Path, key: str, where: int, name: str, value: Any) -> Any:
 
 
 def _read_categories(document: dict[str, Any], path: Path) -> tuple[Category, ...]:
-    entries = _by_id(document, "categories", path)
+    entries = _entries_by_id(document, "categories", path)
     if not entries:
         raise InputError(f"{path}: `categories` is empty; list at least one with `id` and `name`")
     named = {k: _field(path, "categories", k, "name", e.get("name")) for k, e in entries.items()}
@@ -234,7 +238,7 @@ def _read_categories(document: dict[str, Any], path: Path) -> tuple[Category, ..
 
 
 def _image_size(image: dict[str, Any], id_: int, path: Path) -> tuple[int, int]:
-    """(height, width) of an entry, which must have a file's name too."""
+    """(height, width) of an entry of `images`, whose `file_name` is checked too."""
     _field(path, "images", id_, "file_name", image.get("file_name"))
     height, width = (
         _field(path, "images", id_, name, image.get(name)) for name in ("height", "width")
@@ -242,11 +246,10 @@ def _image_size(image: dict[str, Any], id_: int, path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _unknown(path: Path, id_: int, kind: str, named: object) -> InputError:
-    plural = {"image": "images", "category": "categories"}[kind]
+def _unknown_reference(path: Path, id_: int, kind: str, key: str, value: object) -> InputError:
     return InputError(
-        f"{path}: annotation {id_} names {kind} {named!r}, which is not in `{plural}`; add the "
-        f"{kind} or remove the annotation"
+        f"{path}: annotation {id_} is of {kind} {value!r}, which is not in `{key}`; add the {kind} "
+        f"or remove the annotation"
     )
 
 
@@ -259,8 +262,8 @@ def _read_annotation(
     masks: bool,
     crowd: bool,
 ) -> tuple[Annotation, str]:
-    """The annotation, and what had to be mended ("" if nothing); Unusable says why not."""
-    segmentation = entry.pop("segmentation", None)  # a long list of numbers: let it be freed
+    """The annotation, and what was mended in it ("" if nothing). Raises `Unusable`."""
+    segmentation = entry.pop("segmentation", None)  # frees a long list of numbers early
     outline, mended = read_outline(segmentation, size) if masks else (None, "")
     try:
         area = number(entry["area"])
@@ -289,11 +292,10 @@ def _read_box(box: Any, size: tuple[int, int]) -> Box:
 
 
 class PackedEntries(Sequence[ImageEntry]):
-    """Image entries as one run of bytes in shared memory, taken out one at a time.
+    """Image entries, pickled into one tensor in shared memory and unpickled one at a time.
 
-    A list of Python objects is copied into every worker process little by little, because counting
-    references writes to it. Bytes and offsets in shared tensors stay one copy, under fork as under
-    spawn.
+    A list of Python objects would be copied into every worker process page by page, since reading
+    an object changes its reference count. Shared tensors stay one copy, with fork and with spawn.
     """
 
     def __init__(self, entries: Iterable[ImageEntry]) -> None:

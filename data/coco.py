@@ -1,6 +1,5 @@
 """Data sets in COCO's form: an annotation file and a folder of images."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,23 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from data.annotations import Annotation, ImageEntry, PackedEntries, read_annotations
 from data.images import read_image
 from data.outlines import as_coco, as_segmentation
 from data.splits import DataSplits, from_settings
-from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Sample, Target
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A small, fixed part of a data set, for example to be overfitted.
+    """A fixed part of a data set, for example a few images to overfit.
 
     The first `count` images (None: all) in ascending order of ids that have `min_objects` to
-    `max_objects` objects, each of an area over `min_area` square pixels, and no crowd region.
+    `max_objects` objects, each with an area over `min_area` square pixels, and no crowd region.
     """
 
     count: int | None = None
@@ -44,16 +41,12 @@ class Selection:
         )
 
 
-class CocoDataset(Dataset[Sample]):
-    """Images with their objects, in ascending order of image ids.
+class CocoDataset:
+    """Images with their objects: a `data.splits.DetectionDataset`, with two attributes more.
 
     Attributes:
-        categories: in ascending order of COCO's ids; a label is the position in it.
-        image_ids: COCO's ids of the images.
-        aspect_ratios: width / height, float64 ``[N]``.
-        annotations_file: where it was read from.
-        objects_by_label: how many each category has, crowd regions apart, int64 ``[categories]``.
-        problems: the annotations that were left out, by reason.
+        objects_by_label: the number of objects of each category, int64 ``[categories]``.
+        problems: the annotations that were left out or mended.
     """
 
     def __init__(
@@ -71,9 +64,9 @@ class CocoDataset(Dataset[Sample]):
         Args:
             annotations: an `instances_*.json`.
             images: the folder that its file names are relative to.
-            keep_empty: whether images without a usable object stay.
+            keep_empty: whether to keep images without a usable object.
             select: keep only these images.
-            masks: whether outlines are read.
+            masks: whether to read outlines.
             allow_outside: whether file names and links may lead out of the folder.
 
         Raises:
@@ -113,55 +106,36 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.read(index)
-
     def read(self, index: int) -> Sample:
-        """The image at its own size with its objects; crowd regions are no part of the target.
+        """The image at its own size with its objects, whose boxes are clipped to it.
 
-        Boxes are clipped to the image. Raises InputError as `data.images.read_image`.
+        Raises:
+            InputError: as `data.images.read_image`.
         """
         entry = self._entries[index]
-        size = (entry.height, entry.width)
-        image = read_image(self.folder / entry.file_name, size)  # [3, H, W]
-        target = _target(entry.objects, size, self.masks)
-        return Sample(image, target, entry.id, size)
-
-    def digest(self, index: int) -> bytes:
-        """8 bytes that stand for the image; see `ImageEntry`."""
-        return self._entries[index].digest
-
-    def fingerprint(self) -> str:
-        """Hexadecimal digits that stand for all images."""
-        digests = b"".join(entry.digest for entry in self._entries)
-        return hashlib.blake2b(digests, digest_size=8).hexdigest()
+        image = read_image(self.folder / entry.file_name, entry.size)  # [3, H, W]
+        return Sample(image, _target(entry.objects, entry.size, self.masks), entry.id, entry.size)
 
     def crowds(self, index: int) -> Target:
-        """An image's crowd regions, which no sample's target holds, in the pixels of its file."""
+        """The image's crowd regions."""
         entry = self._entries[index]
-        regions = [a for a in entry.annotations if a.crowd]
-        return _target(regions, (entry.height, entry.width), self.masks)
+        return _target([a for a in entry.annotations if a.crowd], entry.size, self.masks)
 
     def entry(self, index: int) -> ImageEntry:
-        """What the annotations say of an image."""
+        """The image's annotations."""
         return self._entries[index]
 
     def path(self, index: int) -> Path:
         """The image's file."""
         return self.folder / self._entries[index].file_name
 
-    def size(self, index: int) -> tuple[int, int]:
-        """(height, width) that the annotations state."""
-        entry = self._entries[index]
-        return entry.height, entry.width
-
     def ground_truth(self) -> dict[str, list[dict[str, Any]]]:
-        """This data set's images and usable annotations, crowd included, as a COCO document.
+        """Images and usable annotations as a COCO document.
 
-        Boxes are the file's own, not clipped, so that scores agree with those of other evaluators.
+        Boxes are not clipped, so that scores agree with those of other evaluators.
         """
         entries = list(self._entries)
-        # COCO's evaluator takes the id 0 for "no match": move all ids where a file uses it.
+        # COCO's evaluation takes the id 0 for "not matched": where a file uses it, all ids grow.
         shift = int(any(a.id == 0 for entry in entries for a in entry.annotations))
         return {
             "images": [
@@ -186,11 +160,11 @@ class CocoDataset(Dataset[Sample]):
             "iscrowd": int(annotation.crowd),
         }
         if annotation.outline is not None:
-            coco["segmentation"] = as_coco(annotation.outline, (entry.height, entry.width))
+            coco["segmentation"] = as_coco(annotation.outline, entry.size)
         return coco
 
     def describe(self, most: int | None = 5) -> str:
-        """One line: what is in it and what was left out, with `most` ids a reason (None: all)."""
+        """One line: what it holds and what was left out, with `most` ids a reason (None: all)."""
         parts = [
             f"{len(self)} images",
             f"{self.objects_by_label.sum()} objects",
@@ -201,7 +175,7 @@ class CocoDataset(Dataset[Sample]):
 
 
 def _target(annotations: Sequence[Annotation], size: tuple[int, int], masks: bool) -> Target:
-    """Annotations of an image of `size` (height, width), their boxes clipped to it."""
+    """Annotations of an image of `size` (height, width) as a target, boxes clipped to it."""
     boxes = np.array([a.box_xywh for a in annotations], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = boxes.clip(0, [size[1], size[0]] * 2)
@@ -213,7 +187,7 @@ def _target(annotations: Sequence[Annotation], size: tuple[int, int], masks: boo
 
 
 def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, outside: bool) -> None:
-    """InputError unless every image file is there; lists each folder once, opens nothing."""
+    """Raise InputError unless every image file exists; lists each folder once, opens no file."""
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder of images; check data.root and the folder's name"
@@ -230,8 +204,7 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, out
                 "the file"
             )
         if path.parent not in listed:
-            there = path.parent.is_dir()
-            files = list(os.scandir(path.parent)) if there else []
+            files = list(os.scandir(path.parent)) if path.parent.is_dir() else []
             listed[path.parent] = {file.name for file in files}
             inside = folder.resolve()
             for file in () if outside else files:
@@ -252,20 +225,15 @@ def _check_files(entries: list[ImageEntry], folder: Path, annotations: Path, out
 
 
 def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
-    """InputError unless both data sets have the same categories, by id and by name."""
-    ours = {c.id: c.name for c in train.categories}
-    theirs = {c.id: c.name for c in val.categories}
-    for id_ in sorted(ours.keys() | theirs.keys()):
-        if ours.get(id_) != theirs.get(id_):
+    """Raise InputError unless both data sets have the same categories, by id and by name."""
+    in_train, in_val = ({c.id: f"`{c.name}`" for c in data.categories} for data in (train, val))
+    for id_ in sorted(in_train.keys() | in_val.keys()):
+        if in_train.get(id_) != in_val.get(id_):
             raise InputError(
-                f"{val.annotations_file}: category {id_} is {_name_of(theirs, id_)}, but "
-                f"{_name_of(ours, id_)} in {train.annotations_file}; give both files the same "
-                f"categories"
+                f"{val.annotations_file}: category {id_} is {in_val.get(id_, 'missing')}, but "
+                f"{in_train.get(id_, 'missing')} in {train.annotations_file}; give both files the "
+                f"same categories"
             )
-
-
-def _name_of(names: dict[int, str], id_: int) -> str:
-    return f"`{names[id_]}`" if id_ in names else "missing"
 
 
 def coco_data(
@@ -283,17 +251,17 @@ def coco_data(
     val_on_train: bool = False,
     allow_outside: bool = False,
 ) -> DataSplits:
-    """Build both splits of a data set in COCO's folder layout; the settings of `configs/data`.
+    """Build both splits of a data set in COCO's folder layout, as `configs/data/coco.yaml` asks.
 
     Args:
         root: folder that the four names are relative to.
-        train_annotations, train_folder: annotation file and image folder to learn from.
-        val_annotations, val_folder: the same, to be judged by.
+        train_annotations, train_folder: annotation file and image folder of the training split.
+        val_annotations, val_folder: those of the validation split.
         train_transform, eval_transform: fields of `TrainTransform` and `EvalTransform`.
-        masks: read outlines (false: boxes alone).
-        keep_empty: learn from images without objects too.
+        masks: read outlines; False for boxes only.
+        keep_empty: keep training images without objects.
         select: fields of `Selection`, for the training split; None keeps all.
-        val_on_train: judge by the very images that were learned from.
+        val_on_train: validate on the training images.
         allow_outside: let file names and links lead out of the image folders.
 
     Raises:
@@ -301,7 +269,7 @@ def coco_data(
     """
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise InputError(f"{base}: no such folder; set data.root to where the data set lies")
+        raise InputError(f"{base}: no such folder; set data.root to the data set's folder")
     train = CocoDataset(
         annotations=base / train_annotations,
         images=base / train_folder,
@@ -319,9 +287,4 @@ def coco_data(
             allow_outside=allow_outside,
         )
         check_same_categories(train, val)
-    return DataSplits(
-        train,
-        val,
-        from_settings(TrainTransform, "data.train_transform", train_transform),
-        from_settings(EvalTransform, "data.eval_transform", eval_transform),
-    )
+    return DataSplits.of(train, val, train_transform, eval_transform)

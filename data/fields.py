@@ -1,7 +1,7 @@
-"""The fields of an annotation file: what each may be, what is understood, and what is refused.
+"""The fields of annotation files: their values, which other forms are accepted, and the rest.
 
-Tools of many origins write numbers as text, flags as words and whole numbers with a decimal point.
-What can mean one thing only is understood; anything else is refused by name, never guessed.
+Some tools write numbers as text, flags as words or whole numbers with a decimal point. A form that
+can mean only one thing is accepted; anything else is refused by name, never guessed.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-WHOLE_LIMIT = 1 << 63  # evaluators and arrays hold numbers of 64 bits
+WHOLE_LIMIT = 1 << 63  # evaluators and arrays use numbers of 64 bits
 
 
 def whole_number(value: Any) -> int:
@@ -40,19 +40,19 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("is no number")
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
+        converted = math.inf
+    if not math.isfinite(converted):
         raise ValueError("is not finite")
-    return found
+    return converted
 
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "": False}
 
 
 def flag(value: Any) -> bool:
-    """Yes or no; ValueError for what may mean either."""
+    """True or false; ValueError for what may mean either."""
     if value is None or value is False or value is True:
         return bool(value)
     if isinstance(value, str):
@@ -74,7 +74,7 @@ def text(value: Any) -> str:
 
 
 def file_name(value: Any) -> str:
-    """A name below the image folder: relative, and never out of it."""
+    """The name of a file; ValueError for anything else."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("is no name of a file")
     return value
@@ -87,10 +87,10 @@ class Field:
     Attributes:
         list: the list that it is in.
         name: of the field.
-        read: its value from what the file has; ValueError says what is wrong.
-        admitted, understood: for people: what it is, and what is taken for that.
+        read: converts the file's value; its ValueError says what is wrong.
+        admitted, understood: for the documentation: its values, and other accepted forms.
         otherwise: what happens to anything else.
-        remedy: for the message.
+        remedy: for the error message.
     """
 
     list: str

@@ -1,5 +1,6 @@
-"""Image files into pixels: OpenCV decodes, whatever the depth, the channels or the orientation."""
+"""Image files of any depth, channels or orientation into pixels, decoded by OpenCV."""
 
+import contextlib
 import io
 import re
 from pathlib import Path
@@ -13,31 +14,29 @@ from torch import Tensor
 from ops.errors import InputError
 
 _EXIF_ORIENTATION = 0x0112
-_EXIF_SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange width and height
+_EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """Decode an image file and hold it against the size its annotations were made for.
+    """Decode an image file and check its size.
 
     Grayscale becomes three equal channels, 16 bits are scaled to 8 (65535 -> 255), an alpha channel
-    is dropped (the colour below it stays, as in Pillow's conversion to RGB), and the EXIF
-    orientation is applied, as the COCO API's users and detectron2 do.
+    is dropped without blending (as Pillow converts to RGB), and the EXIF orientation is applied, as
+    in detectron2.
 
     Args:
-        path: of the file; any name the file system can hold.
-        size: (height, width) that the annotations state, after the EXIF orientation.
+        size: (height, width) according to the annotations, after the EXIF orientation.
 
     Returns:
         uint8 RGB ``[3, H, W]``, a view of channels-last memory.
 
     Raises:
-        InputError: the file is missing, cannot be decoded, is cut short, or is of another size.
+        InputError: the file is missing, does not decode, is cut short, or is of another size.
     """
     data = _content(path)
-    _check_stated_size(path, data, size)
+    _check_header_size(path, data, size)
     pixels = _decoded(path, data)
-    if pixels.shape[:2] != size:
-        raise _another_size(path, pixels.shape[:2], size)
+    _check_size(path, (pixels.shape[0], pixels.shape[1]), size)
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
 
 
@@ -61,23 +60,21 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     pixels = None
     if data and not _is_cut_short(data):
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        try:
+        with contextlib.suppress(cv2.error):  # some codecs raise where others return None
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:  # some codecs raise where others return nothing
-            pixels = None
     if pixels is None:
         raise InputError(
-            f"{path}: does not decode (damaged, cut short or of a kind unknown to OpenCV); replace "
-            f"the file or leave it out"
+            f"{path}: does not decode (damaged, cut short or of a format unknown to OpenCV); "
+            f"replace the file or leave it out"
         )
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """(height, width) in a file's header, EXIF orientation applied; most kinds are not decoded.
+    """(height, width) in a file's header, EXIF orientation applied; few kinds need decoding.
 
     Raises:
-        InputError: as `decode`, except that damage behind the header goes unseen.
+        InputError: as `decode`, except that damage after the header is not noticed.
     """
     try:
         with Image.open(path) as image:
@@ -88,33 +85,31 @@ def header_size(path: Path) -> tuple[int, int]:
             elif image.format != "PNG" or "exif" in image.info:
                 height, width = decode(path).shape[:2]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        height, width = decode(path).shape[:2]  # what Pillow cannot open, OpenCV may
+        height, width = decode(path).shape[:2]  # OpenCV may read what Pillow cannot
     return height, width
 
 
 def check_header(path: Path, size: tuple[int, int]) -> None:
-    """Hold `header_size` against `size`; InputError where they differ."""
-    found = header_size(path)
-    if found != size:
-        raise _another_size(path, found, size)
+    """Raise InputError unless `header_size` is `size`."""
+    _check_size(path, header_size(path), size)
 
 
-def _check_stated_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
-    """InputError where the header states another size, before pixels of any number are decoded.
+def _check_header_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
+    """Raise InputError if the header states another size, before anything is decoded.
 
-    A file of some kilobytes can hold a billion pixels. What orientation makes of width and height
-    is left to the decoder.
+    A file of some kilobytes can hold a billion pixels. Width and height may be exchanged here: the
+    decoder applies the orientation.
     """
     if data.startswith(b"\x89PNG"):
-        found = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+        stated = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     else:
         try:
             with Image.open(io.BytesIO(data)) as image:
-                found = image.size[1], image.size[0]
+                stated = image.size[1], image.size[0]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return  # of a kind that OpenCV may know
-    if sorted(found) != sorted(size):
-        raise _another_size(path, found, size)
+            return  # OpenCV may read what Pillow cannot
+    if sorted(stated) != sorted(size):
+        _check_size(path, stated, size)
 
 
 def _is_cut_short(data: bytes) -> bool:
@@ -124,12 +119,12 @@ def _is_cut_short(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and b"IEND" not in data
 
 
-# In the compressed pixels 0xFF stands before 0 (a byte of 0xFF) and before restart marks alone.
+# Inside compressed pixels 0xFF is followed by 0 (for a byte of 0xFF) or by a restart marker only.
 _MARKER_AFTER_PIXELS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def _reaches_end_of_jpeg(data: bytes) -> bool:
-    """Whether the image's own marks lead to its end; cameras append videos and maps behind it."""
+    """Whether the image's markers lead to its end; cameras may append more data after it."""
     at = 2
     while True:
         at = data.find(b"\xff", at)
@@ -141,14 +136,14 @@ def _reaches_end_of_jpeg(data: bytes) -> bool:
         if marker == 0xD9:
             return True
         at += 2
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # marks without content
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without content
             continue
         at += max(int.from_bytes(data[at : at + 2], "big"), 2)
         if marker == 0xDA:
-            found = _MARKER_AFTER_PIXELS.search(data, at)
-            if found is None:
+            following = _MARKER_AFTER_PIXELS.search(data, at)
+            if following is None:
                 return False
-            at = found.start()
+            at = following.start()
 
 
 def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -161,14 +156,14 @@ def _to_8_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
     )
 
 
-def _another_size(path: Path, found: tuple[int, int], stated: tuple[int, int]) -> InputError:
-    (height, width), (stated_height, stated_width) = found, stated
-    text = (
-        f"{path}: is {width} x {height} pixels (width x height, EXIF orientation applied), "
-        f"but its annotations state {stated_width} x {stated_height}; "
+def _check_size(path: Path, actual: tuple[int, int], stated: tuple[int, int]) -> None:
+    if actual == stated:
+        return
+    if actual == stated[::-1]:
+        remedy = "rotate the annotations, or remove the file's EXIF orientation if it is wrong"
+    else:
+        remedy = "restore the original file or correct its `width` and `height`"
+    raise InputError(
+        f"{path}: is {actual[1]} x {actual[0]} pixels (width x height, EXIF orientation applied), "
+        f"but its annotations state {stated[1]} x {stated[0]}; {remedy}"
     )
-    if (height, width) == (stated_width, stated_height):
-        return InputError(
-            text + "rotate the annotations, or remove the file's EXIF orientation if it is wrong"
-        )
-    return InputError(text + "restore the original file or correct its `width` and `height`")

@@ -1,7 +1,7 @@
-"""From a data set to batches: what comes when, and in which process it is prepared.
+"""Batches from a data set: their order, and the worker processes that prepare them.
 
-The order of training images and the randomness of each are functions of the seed and the position
-alone. The number of worker processes changes neither, and a run can go on at any batch.
+The order of the training images and the augmentation of each depend only on the seed and the number
+of the batch. So the number of workers changes neither, and a run can resume at any batch.
 """
 
 import itertools
@@ -18,20 +18,21 @@ from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Batch, Sample
 
-Draw = tuple[int, int]
-"""(epoch, index of the image): one sample of training."""
+SampleKey = tuple[int, int]
+"""(epoch, index of the image): identifies one training sample and its augmentation."""
 
 
 def training_order(
     aspect_ratios: np.ndarray, *, batch_size: int, seed: int
-) -> Iterator[tuple[Draw, ...]]:
-    """Batches of draws without end, wide images apart from tall ones so that little is padded.
+) -> Iterator[tuple[SampleKey, ...]]:
+    """Endless batches, each of only wide or only tall images, so that little is padded.
 
-    Every epoch is a permutation of all images by (seed, epoch); they queue up in two buckets, and a
-    bucket that holds `batch_size` leaves as a batch, possibly across the border of two epochs.
+    Every epoch is a permutation of all images, drawn from (seed, epoch). Its images are collected
+    in two buckets, wide and tall; a bucket of `batch_size` images becomes a batch, which may hold
+    images of two epochs.
     """
     is_wide = aspect_ratios > 1
-    buckets: tuple[list[Draw], list[Draw]] = ([], [])
+    buckets: tuple[list[SampleKey], list[SampleKey]] = ([], [])
     for epoch in itertools.count():
         order = np.random.default_rng((seed, epoch)).permutation(len(is_wide))
         for index in order.tolist():
@@ -54,29 +55,26 @@ def train_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Training batches without end.
+    """Endless training batches.
 
     Args:
-        dataset: what to learn from.
         transform: applied to each sample, with a generator made from (seed, epoch, image).
-        batch_size: images a batch on this rank. The ranks share each batch of
+        batch_size: images per batch on this rank. The ranks split each batch of
             ``batch_size * world_size`` images, so the same total gives the same training.
         seed: of order and augmentation.
-        workers: processes that decode and augment; 0 does it in this one, the faster way for
+        workers: processes that decode and augment; 0 does it in this process, which is faster for
             images of about a hundred pixels.
-        start: number of the batch to begin with, 0 for a new run.
+        start: number of the first batch, 0 for a new run.
         rank, world_size: this process among those that train together.
-        pin_memory: put batches where a GPU fetches them fastest.
+        pin_memory: put batches into page-locked memory, which a GPU copies faster.
 
     Raises:
-        InputError: while iterating, of an image that does not decode.
+        InputError: while iterating, for an image that does not decode.
     """
     order = training_order(dataset.aspect_ratios, batch_size=batch_size * world_size, seed=seed)
-    mine = (
-        draws[rank * batch_size : (rank + 1) * batch_size]
-        for draws in itertools.islice(order, start, None)
-    )
-    return iter(_Batches(_Augmented(dataset, transform, seed), mine, workers, pin_memory))
+    of_rank = slice(rank * batch_size, (rank + 1) * batch_size)
+    batches = (keys[of_rank] for keys in itertools.islice(order, start, None))
+    return iter(_Batches(_Augmented(dataset, transform, seed), batches, workers, pin_memory))
 
 
 def eval_loader(
@@ -89,43 +87,43 @@ def eval_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> "_Batches":
-    """Every image once, in order: sized, and iterable any number of times.
+    """Every image once, in order; has a length, and can be iterated several times.
 
-    The ranks take neighbouring shares whose lengths differ by one at most; none is padded, so no
-    image counts twice.
+    Each rank gets one contiguous share. The shares differ by at most one image and are not padded,
+    so no image counts twice.
     """
-    shares = np.array_split(np.arange(len(dataset)), world_size)[rank].tolist()
+    share = np.array_split(np.arange(len(dataset)), world_size)[rank].tolist()
     batches = [
-        tuple((0, index) for index in shares[first : first + batch_size])
-        for first in range(0, len(shares), batch_size)
+        tuple((0, index) for index in share[first : first + batch_size])
+        for first in range(0, len(share), batch_size)
     ]
     return _Batches(_Augmented(dataset, transform, 0), batches, workers, pin_memory)
 
 
 @dataclass(frozen=True)
 class _Augmented(Dataset[Sample | InputError]):
-    """The data set with its transform; asked for draws, so each knows its own randomness."""
+    """The data set with its transform; each key determines the generator of its sample."""
 
     dataset: DetectionDataset
     transform: TrainTransform | EvalTransform
     seed: int
 
-    def __getitem__(self, draw: Draw) -> Sample | InputError:
-        epoch, index = draw
+    def __getitem__(self, key: SampleKey) -> Sample | InputError:
+        epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
         try:
             return self.transform(self.dataset.read(index), generator)
-        except InputError as error:  # raised, it would arrive wrapped in the worker's traceback
+        except InputError as error:  # DataLoader would wrap it in the worker's traceback
             return error
 
 
 class _Batches:
-    """A DataLoader that raises a worker's InputError as it was."""
+    """A DataLoader that raises a worker's InputError unchanged."""
 
     def __init__(
         self,
         samples: _Augmented,
-        batches: "Sequence[Sequence[Draw]] | Iterator[Sequence[Draw]]",
+        batches: "Sequence[Sequence[SampleKey]] | Iterator[Sequence[SampleKey]]",
         workers: int,
         pin_memory: bool,
     ) -> None:
@@ -139,7 +137,7 @@ class _Batches:
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers > 0 else None,
-            # Its own, so that starting to load takes no number from the stream that training draws.
+            # Without one, DataLoader would take a number from the generator that training uses.
             generator=torch.Generator(),
         )
 
@@ -161,6 +159,6 @@ def _collate(samples: list[Sample | InputError]) -> Batch | InputError:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker: the workers themselves are the parallelism."""
+    """One thread per worker, since the workers run in parallel."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""An object's outline as COCO writes it: polygons, or run lengths of either kind."""
+"""The field `segmentation` of COCO's annotations: polygons, or run lengths of either kind."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from ops import rle
 from ops.structures import Bitmap, Polygons, Segmentation
 
 Outline = tuple[np.ndarray, ...] | np.ndarray | None
-"""Rings, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or nothing."""
+"""Polygons, each float64 ``[P, 2]``; or the run lengths of a mask, uint32 ``[R]``; or None."""
 
 
 class Unusable(ValueError):
-    """A reason to leave one annotation out."""
+    """Why one annotation is left out."""
 
 
 def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str]:
     """Read a `segmentation` field for an image of `size` (height, width).
 
     Returns:
-        The outline, and what had to be mended in it ("" if nothing).
+        The outline, and what was mended in it ("" if nothing).
 
     Raises:
-        Unusable: nothing of it can be used; says why.
+        Unusable: no part of it can be used; says why.
     """
     if isinstance(segmentation, dict):
         return _read_run_lengths(segmentation, size), ""
@@ -48,16 +48,16 @@ def read_outline(segmentation: Any, size: tuple[int, int]) -> tuple[Outline, str
 
 
 def _is_far_out(ring: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether a ring leaves the image by more than the image's own size.
+    """Whether a ring leaves the image by more than the image's size.
 
-    COCO's rasteriser walks along every edge, so that one point at 2e8 would take all memory.
+    COCO's rasteriser visits every pixel along an edge: a point at 2e8 would take all memory.
     """
     limit = np.array(size[::-1])
     return bool((ring < -limit).any() or (ring > 2 * limit).any())
 
 
 def _cut_to_surroundings(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A ring cut to the image and as much again on each side."""
+    """A ring clipped to the image extended by its size on every side."""
     width, height = size[1], size[0]
     shift = np.array([width, height], dtype=np.float64)
     return clip_ring(ring + shift, (3 * width, 3 * height)) - shift
@@ -101,7 +101,7 @@ def _ring_area(ring: np.ndarray) -> float:
 
 
 def outline_area(outline: Outline, box: tuple[float, float, float, float]) -> float:
-    """Square pixels inside an outline; those of the box (x, y, width, height) where it is None."""
+    """Square pixels inside an outline, or inside the box (x, y, width, height) if it is None."""
     if outline is None:
         return box[2] * box[3]
     return float(sum(map(_ring_area, outline)) if isinstance(outline, tuple) else rle.area(outline))
@@ -127,7 +127,7 @@ def as_coco(outline: tuple[np.ndarray, ...] | rle.RunLengths, size: tuple[int, i
 
 
 def as_segmentation(outline: Outline, height: int) -> Segmentation:
-    """An outline, which must be one, as transforms take it; `height` is its image's."""
+    """The outline, which is not None, of an object in an image of `height` pixels."""
     if isinstance(outline, tuple):
         return Polygons(outline)
     assert outline is not None

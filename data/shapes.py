@@ -1,8 +1,8 @@
-"""The embedded data set `shapes`: drawn once, kept in COCO's form, read back as any other.
+"""The synthetic data set `shapes`: drawn once, written in COCO's form, read like any other.
 
-Six classes of rotated, textured, overlapping objects on a textured ground. Colour and texture are
-drawn without regard to the class, so the outline alone tells them apart, and thin or concave
-outlines make a mask that is off by a pixel or two cost what it does on photographs.
+Six classes of rotated, textured, overlapping objects on a textured background. Texture does not
+depend on the class and colour only hints at it, so the class has to be seen from the outline. Thin
+and concave outlines make masks that are off by a pixel or two cost as much as on photographs.
 """
 
 import colorsys
@@ -23,23 +23,22 @@ from tqdm import tqdm
 from data.coco import CocoDataset
 from data.coco_document import CocoDocument
 from data.splits import DataSplits, from_settings
-from data.transforms import EvalTransform, TrainTransform
 from ops import rle
 from ops.errors import InputError
 
-GENERATOR_VERSION = 2  # raise it with any change of what is drawn: caches are named by it
+GENERATOR_VERSION = 2  # part of the cache's name: raise it with any change of the drawings
 
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """What decides every byte of the data set.
+    """The settings that determine every byte of the data set.
 
     Attributes:
         train_images, val_images: number of images of each split.
         image_size: edge of the square images, pixels.
-        objects_min, objects_max: objects drawn in an image; covered ones are taken out again.
+        objects_min, objects_max: number of objects drawn in an image; hidden ones are removed.
         radius_min, radius_max: of the circle around an object, pixels.
-        seed: another one draws another data set.
+        seed: of all randomness.
     """
 
     train_images: int
@@ -77,12 +76,12 @@ def shapes_data(
     masks: bool = True,
     **settings: Any,
 ) -> DataSplits:
-    """Build both splits of `shapes`, drawing them first where the cache has none.
+    """Build both splits of `shapes`, drawing them first if the cache does not have them.
 
     Args:
-        root: folder of the cache; None for the user's own (`default_root`).
+        root: folder of the cache; None for `default_root`.
         train_transform, eval_transform: fields of `TrainTransform` and `EvalTransform`.
-        masks: read outlines (false: boxes alone).
+        masks: read outlines; False for boxes only.
         settings: fields of `ShapesSettings`.
     """
     folder = prepare_shapes(None if root is None else Path(root), **settings)
@@ -94,12 +93,7 @@ def shapes_data(
         )
         for split in ("train", "val")
     )
-    return DataSplits(
-        train,
-        val,
-        from_settings(TrainTransform, "data.train_transform", train_transform),
-        from_settings(EvalTransform, "data.eval_transform", eval_transform),
-    )
+    return DataSplits.of(train, val, train_transform, eval_transform)
 
 
 def default_root() -> Path:
@@ -108,11 +102,11 @@ def default_root() -> Path:
 
 
 def prepare_shapes(root: Path | None, **settings: Any) -> Path:
-    """The folder of the data set with these settings, drawn now unless it is there already.
+    """The folder of the data set with these settings, drawn now unless it exists.
 
-    It is drawn in a temporary folder and then renamed, so it is whole whenever it exists; of two
+    It is drawn in a temporary folder and then renamed, so it is complete whenever it exists; of two
     processes that draw the same one, the first to finish wins. The same settings give the same
-    bytes with the same OpenCV; between its versions 4 and 5 single pixels of the edges differ.
+    bytes with the same OpenCV; between versions 4 and 5, single pixels at edges differ.
 
     Args:
         root: of the cache; None for `default_root`.
@@ -133,14 +127,13 @@ def prepare_shapes(root: Path | None, **settings: Any) -> Path:
     except OSError as error:
         raise InputError(
             f"{root}: cannot write the data set there ({error.strerror}); set data.root to a "
-            f"folder of yours"
+            f"folder that you may write to"
         ) from None
     try:
         (drawing / "annotations").mkdir()
         (drawing / "settings.json").write_text(identity)
-        for split, count, stream in (
-            ("train", chosen.train_images, 0),
-            ("val", chosen.val_images, 1),
+        for stream, (split, count) in enumerate(
+            (("train", chosen.train_images), ("val", chosen.val_images))
         ):
             _write_split(drawing, split, count, stream, chosen)
         drawing.chmod(0o755)
@@ -178,51 +171,51 @@ def _write_split(
     document.write(folder / f"annotations/instances_{split}.json")
 
 
-FINENESS = 4  # outlines are drawn at so many times the resolution, then averaged
-LEAST_VISIBLE = 0.35  # an object of which less remains uncovered is taken out of the picture
-LEAST_PIXELS = 40  # ... and one with fewer pixels
-CONTRAST = 60  # grey levels between an object and the ground, at least, in some channel
-HUE_SPREAD = 0.09  # of the circle: a colour hints at the class and does not tell it
+SUPERSAMPLING = 4  # outlines are drawn at this many times the resolution, then averaged
+MIN_VISIBLE = 0.35  # objects of which a smaller part is visible are removed
+MIN_PIXELS = 40  # so are objects with fewer visible pixels
+CONTRAST = 60  # least difference between an object and the background in some channel, grey levels
+HUE_SPREAD = 0.09  # standard deviation around the class's hue, in turns; the classes overlap
 
 
 def draw_image(
     size: int, objects: tuple[int, int], radii: tuple[float, float], generator: np.random.Generator
 ) -> tuple[np.ndarray, list[int], list[np.ndarray]]:
-    """One picture, later objects over earlier ones.
+    """One image, later objects over earlier ones.
 
     Args:
-        size: S, the edge of the square picture, pixels.
-        objects: fewest and most that are drawn; those hidden too much are taken out again.
-        radii: smallest and largest of the circle around an object, pixels.
-        generator: all randomness.
+        size: S, the edge of the square image, pixels.
+        objects: smallest and largest number of objects; those hidden too much are removed.
+        radii: smallest and largest radius of the circle around an object, pixels.
+        generator: of all randomness.
 
     Returns:
         uint8 RGB ``[S, S, 3]``, the labels, and the visible part of each object, bool ``[S, S]``.
     """
-    ground = _colour(generator.uniform(), (0.0, 0.3), (0.2, 0.85), generator)  # a pale one
+    background = _colour(generator.uniform(), (0.0, 0.3), (0.2, 0.85), generator)  # a pale one
     planned = [
-        _plan_object(size, radii, ground, generator)
+        _plan_object(size, radii, background, generator)
         for _ in range(generator.integers(objects[0], objects[1] + 1))
     ]
     while True:  # until no object is hidden too much by those drawn after it
         visible = _visible_parts([coverage for _, coverage, _ in planned])
         keep = [
-            part.sum() >= max(LEAST_PIXELS, LEAST_VISIBLE * (coverage >= 0.5).sum())
+            part.sum() >= max(MIN_PIXELS, MIN_VISIBLE * (coverage >= 0.5).sum())
             for part, (_, coverage, _) in zip(visible, planned, strict=True)
         ]
         if all(keep):
             break
         planned = [plan for plan, kept in zip(planned, keep, strict=True) if kept]
-    canvas = _texture(size, ground, generator, strength=16)
-    for _, coverage, paint in planned:
-        canvas += coverage[..., None] * (paint - canvas)
+    canvas = _texture(size, background, generator, strength=16)
+    for _, coverage, texture in planned:
+        canvas += coverage[..., None] * (texture - canvas)
     canvas += generator.normal(0, 4, canvas.shape)
     pixels = np.rint(canvas).clip(0, 255).astype(np.uint8)
     return pixels, [label for label, _, _ in planned], visible
 
 
 def _visible_parts(coverages: list[np.ndarray]) -> list[np.ndarray]:
-    """Of each object, the pixels that it covers by half and no later object does."""
+    """For each object, the pixels of which it covers half and no later object does."""
     parts: list[np.ndarray] = []
     for coverage in coverages:
         solid = coverage >= 0.5
@@ -231,9 +224,9 @@ def _visible_parts(coverages: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _plan_object(
-    size: int, radii: tuple[float, float], ground: np.ndarray, generator: np.random.Generator
+    size: int, radii: tuple[float, float], background: np.ndarray, generator: np.random.Generator
 ) -> tuple[int, np.ndarray, np.ndarray]:
-    """A label, the covered part of each pixel ``[S, S]`` in 0..1, the paint ``[S, S, 3]``."""
+    """Label, covered fraction of each pixel ``[S, S]`` in 0..1, and texture ``[S, S, 3]``."""
     label = int(generator.integers(len(OUTLINES)))
     radius = generator.uniform(*radii)
     margin = min(0.6 * radius, size / 2)
@@ -241,19 +234,22 @@ def _plan_object(
     angle = generator.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     outline = list(OUTLINES.values())[label](generator)  # [P, 2], within the unit circle
-    points = (outline @ turn * radius + centre) * FINENESS
-    fine = np.zeros((size * FINENESS,) * 2, np.uint8)
+    points = (outline @ turn * radius + centre) * SUPERSAMPLING
+    fine = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
     cv2.fillPoly(fine, [np.rint(points * 16 - 8).astype(np.int32)], 255, shift=4)
     coverage = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
-    return label, coverage, _texture(size, _paint(label, ground, generator), generator, strength=28)
+    colour = _object_colour(label, background, generator)
+    return label, coverage, _texture(size, colour, generator, strength=28)
 
 
-def _paint(label: int, ground: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A vivid colour whose hue leans towards the class, well apart from the ground."""
+def _object_colour(
+    label: int, background: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """A vivid colour with a hue near that of the class, different from the background."""
     while True:
         hue = label / len(OUTLINES) + generator.normal(0, HUE_SPREAD)
         colour = _colour(hue, (0.55, 1.0), (0.5, 1.0), generator)
-        if np.abs(colour - ground).max() >= CONTRAST:
+        if np.abs(colour - background).max() >= CONTRAST:
             return colour
 
 
@@ -263,7 +259,7 @@ def _colour(
     value: tuple[float, float],
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """RGB in 0..255, float64 ``[3]``; `hue` in turns, the other two drawn from their ranges."""
+    """RGB in 0..255, float64 ``[3]``; `hue` is in turns, the others are drawn from their ranges."""
     drawn = generator.uniform(*saturation), generator.uniform(*value)
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1.0, *drawn))
 
@@ -271,7 +267,7 @@ def _colour(
 def _texture(
     size: int, colour: np.ndarray, generator: np.random.Generator, *, strength: float
 ) -> np.ndarray:
-    """Paint of one colour with stripes, a gradient or cloudy noise: float32 ``[S, S, 3]``."""
+    """One colour with stripes, a gradient, cloudy noise or nothing: float32 ``[S, S, 3]``."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     angle, phase = generator.uniform(0, 2 * np.pi, 2)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -320,7 +316,7 @@ def _cross(generator: np.random.Generator) -> np.ndarray:
 
 
 def _crescent(generator: np.random.Generator) -> np.ndarray:
-    """A disc less another of the same radius, moved to the right by `shift`."""
+    """A disc minus another of the same radius, moved to the right by `shift`."""
     shift = generator.uniform(0.65, 0.95)
     half = np.arccos(shift / 2)  # where the two circles meet
     outer = np.linspace(half, 2 * np.pi - half, 40)
@@ -338,4 +334,4 @@ OUTLINES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "cross": _cross,
     "crescent": _crescent,
 }
-"""Outline ``[P, 2]`` of each class within the unit circle; their order gives the labels."""
+"""Draws the outline ``[P, 2]`` of each class inside the unit circle; the order gives the labels."""

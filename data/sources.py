@@ -1,4 +1,4 @@
-"""What a user points at: images and videos, by name, by folder or by a pattern."""
+"""Images and videos that a user names, by file, folder or pattern."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 
 import cv2
 
-# A folder gives its files of these endings; a file named by itself may have any.
+# Of a folder, files with these endings are taken; a file named directly may have any.
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff"),
     *(".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -27,44 +27,35 @@ class Source:
     kind: Literal["image", "video"]
 
 
-def find_sources(
-    inputs: Sequence[str | Path], *, apart_from: Path
-) -> tuple[list[Source], list[str]]:
+def find_sources(inputs: Sequence[str | Path], *, exclude: Path) -> tuple[list[Source], list[str]]:
     """The files that `inputs` name, each once, in their order; within a folder by name.
 
     Args:
-        inputs: files, folders (with all folders in them) and patterns such as ``shots/**/*.jpg``.
-        apart_from: a folder that no search enters; results are written there.
+        inputs: files, folders (searched recursively) and patterns such as ``shots/**/*.jpg``.
+        exclude: a folder that is not searched, since results are written there.
 
     Returns:
-        The files, and one line for each input that gives none.
+        The files, and one line for each input without any.
     """
-    found: dict[Path, Source] = {}
+    sources: dict[Path, Source] = {}
     problems = []
     for given in map(str, inputs):
         path = Path(given).expanduser()
-        if path.exists():
-            matches = [path]
-        else:
-            matches = _matching(str(path))
-            if not matches:
-                what = "matches nothing" if glob.has_magic(given) else "no such file"
-                problems.append(f"{given}: {what}; name images, videos, folders or a pattern")
-        for match in matches:
-            sources = list(_in_folder(match, apart_from)) if match.is_dir() else [_source(match)]
-            if not sources:
+        names = [path] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        if not names:
+            what = "matches nothing" if glob.has_magic(given) else "no such file"
+            problems.append(f"{given}: {what}; name images, videos, folders or a pattern")
+        for match in map(Path, names):
+            files = list(_in_folder(match, exclude)) if match.is_dir() else [_source(match)]
+            if not files:
                 problems.append(f"{match}: no image or video in this folder; name another")
-            for source in sources:
-                found.setdefault(source.path.resolve(), source)
-    return list(found.values()), problems
+            for source in files:
+                sources.setdefault(source.path.resolve(), source)
+    return list(sources.values()), problems
 
 
-def _matching(pattern: str) -> list[Path]:
-    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
-
-
-def _in_folder(folder: Path, apart_from: Path) -> Iterator[Source]:
-    excluded = apart_from.resolve()
+def _in_folder(folder: Path, exclude: Path) -> Iterator[Source]:
+    excluded = exclude.resolve()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         known = path.suffix.lower() in (*IMAGE_ENDINGS, *VIDEO_ENDINGS)

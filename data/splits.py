@@ -1,8 +1,7 @@
-"""What a data set must offer, and the two splits that a run is given.
+"""The interface of data sets, and the two splits that a run trains and validates on.
 
 A data set of another kind needs a class with the members of `DetectionDataset` and a function that
-returns `DataSplits`; its YAML in configs/data names that function as `_target_`. `data.shapes` is
-the shortest example.
+returns `DataSplits`; its YAML in configs/data names that function as `_target_`.
 """
 
 from collections.abc import Generator, Mapping
@@ -21,21 +20,21 @@ from data.transforms import EvalTransform, TrainTransform
 from ops.errors import InputError
 from ops.structures import Category, Sample, Target
 
-# Up to so many images a check before training decodes every one (about half a minute); beyond, it
-# reads the headers alone and leaves the rest to `scripts/validate_data.py`.
+# The check before training decodes the images of data sets up to this size (about half a minute);
+# of larger ones it reads the headers only, and `scripts/validate_data.py` decodes them.
 DECODED_AT_MOST = 4000
 
 
 class DetectionDataset(Protocol):
-    """Images with their objects, in ascending order of image ids.
+    """N images with their objects, in ascending order of image ids.
 
-    `data.coco.CocoDataset` is one, `data.proposals.WithProposals` makes one of any other.
+    `data.coco.CocoDataset` is one; `data.proposals.WithProposals` adds proposals to any.
 
     Attributes:
-        categories: in ascending order of COCO's ids; a label is the position in it.
+        categories: in ascending order of COCO's ids; a label is a position in it.
         image_ids: COCO's ids of the images.
         aspect_ratios: width / height, float64 ``[N]``.
-        annotations_file: where it was read from, for messages.
+        annotations_file: the file it was read from, for messages.
     """
 
     categories: tuple[Category, ...]
@@ -46,31 +45,19 @@ class DetectionDataset(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Sample:
-        """The image at its own size with its objects; crowd regions are no part of the target."""
+        """The image at its own size with its objects; the target leaves crowd regions out."""
         ...
 
     def crowds(self, index: int) -> Target:
-        """An image's crowd regions, in the pixels of its file."""
+        """The image's crowd regions, in the pixels of its file."""
         ...
 
     def entry(self, index: int) -> ImageEntry:
-        """What the annotations say of an image."""
+        """The image's annotations."""
         ...
 
     def path(self, index: int) -> Path:
         """The image's file."""
-        ...
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(height, width) that the annotations state."""
-        ...
-
-    def digest(self, index: int) -> bytes:
-        """8 bytes that stand for the image; see `data.annotations.ImageEntry`."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Hexadecimal digits that stand for all images."""
         ...
 
     def ground_truth(self) -> dict[str, list[dict[str, Any]]]:
@@ -78,18 +65,33 @@ class DetectionDataset(Protocol):
         ...
 
     def describe(self, most: int | None = 5) -> str:
-        """One line: what is in it and what was left out, with `most` ids a reason (None: all)."""
+        """One line: what it holds and what was left out, with `most` ids a reason (None: all)."""
         ...
 
 
 @dataclass(frozen=True)
 class DataSplits:
-    """What a run learns from and what it is judged by, with how each image is prepared."""
+    """The data sets to train and to validate on, with the transforms of their images."""
 
     train: DetectionDataset
     val: DetectionDataset
     train_transform: TrainTransform
     eval_transform: EvalTransform
+
+    @staticmethod
+    def of(
+        train: DetectionDataset,
+        val: DetectionDataset,
+        train_transform: Mapping[str, Any],
+        eval_transform: Mapping[str, Any],
+    ) -> "DataSplits":
+        """Splits whose transforms are given as settings. Raises InputError as `from_settings`."""
+        return DataSplits(
+            train,
+            val,
+            from_settings(TrainTransform, "data.train_transform", train_transform),
+            from_settings(EvalTransform, "data.eval_transform", eval_transform),
+        )
 
 
 def check_images(
@@ -98,13 +100,12 @@ def check_images(
     """Open every image once before training, in threads, with a progress bar.
 
     Args:
-        dataset: whose files are opened.
         workers: threads.
-        decode: decode the pixels (True), or read the headers alone (False), which misses damage
-            further inside. None decodes up to `DECODED_AT_MOST` images.
+        decode: decode the pixels (True), or read only the headers (False), which misses damage
+            after them. None decodes data sets of up to `DECODED_AT_MOST` images.
 
     Raises:
-        InputError: of the first image that does not decode or is of another size than stated.
+        InputError: for the first image that does not decode or has not the stated size.
     """
     if decode is None:
         decode = len(dataset) <= DECODED_AT_MOST
@@ -116,12 +117,12 @@ def check_images(
 def broken_images(
     dataset: DetectionDataset, *, workers: int, decode: bool
 ) -> Generator[InputError, None, None]:
-    """What is wrong with each image that `check_images` would refuse, in the data set's order."""
+    """The error of each image that `check_images` would refuse, in the data set's order."""
     check = read_image if decode else check_header
 
     def failure(index: int) -> InputError | None:
         try:
-            check(dataset.path(index), dataset.size(index))
+            check(dataset.path(index), dataset.entry(index).size)
         except InputError as error:
             return error
         return None
@@ -145,7 +146,7 @@ def from_settings(kind: type[Settings], name: str, values: Mapping[str, Any]) ->
     """Build the dataclass `kind` from `values`, the settings under `name`.
 
     Raises:
-        InputError: a setting that `kind` does not have, or one that it needs and `values` lacks.
+        InputError: a setting is unknown, missing or has a wrong value.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = [key for key in values if key not in known]

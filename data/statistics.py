@@ -1,4 +1,4 @@
-"""How many objects a data set has, how large, and of what."""
+"""Number, size and category of a data set's objects."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data.splits import DetectionDataset
 
-# COCO's borders between small, medium and large: areas in square pixels of the file.
+# COCO's limits between small, medium and large objects, in square pixels of the file.
 SMALL_BELOW = 32**2
 LARGE_FROM = 96**2
 SIZES = ("small", "medium", "large")
@@ -16,12 +16,12 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all images of one split; crowd regions count apart.
+    """N images with G objects; crowd regions are counted separately.
 
     Attributes:
         names: of the categories.
         objects_per_image: int64 ``[N]``.
-        areas: of the objects' outlines, square pixels of their files, float64 ``[G]``.
+        areas: of the objects, square pixels of their files, float64 ``[G]``.
         labels: of the objects, int64 ``[G]``.
         crowds: number of crowd regions.
     """
@@ -34,12 +34,12 @@ class Statistics:
 
     @property
     def by_category(self) -> list[tuple[str, int]]:
-        """Name and number of objects of each category, the most frequent first."""
+        """Name and number of objects of each category, most frequent first."""
         counts = np.bincount(self.labels, minlength=len(self.names)).tolist()
         return sorted(zip(self.names, counts, strict=True), key=lambda pair: -pair[1])
 
     def summary(self) -> dict[str, Any]:
-        """The figures, as plain values."""
+        """The figures as values that JSON can hold."""
         sizes = [size_of(area) for area in self.areas.tolist()]
         return {
             "images": len(self.objects_per_image),
@@ -57,14 +57,14 @@ class Statistics:
 
 
 def size_of(area: float) -> str:
-    """ "small", "medium" or "large"; the borders, which COCO counts on both sides, are medium."""
+    """ "small", "medium" or "large"; the limits, which COCO counts on both sides, are medium."""
     if area < SMALL_BELOW:
         return "small"
     return "medium" if area <= LARGE_FROM else "large"
 
 
 def gather_statistics(dataset: DetectionDataset) -> Statistics:
-    """Go over the annotations of every image; no image is opened."""
+    """Count the objects in the annotations of all images; opens no image."""
     counts, areas, labels, crowds = [], [], [], 0
     for index in tqdm(range(len(dataset)), "counting", leave=False, unit="image", disable=None):
         entry = dataset.entry(index)

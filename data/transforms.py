@@ -1,7 +1,7 @@
-"""Image and target changed together: crop, resize, flip, colour.
+"""Crop, resize, flip and recolour an image together with its target and proposals.
 
-Each step is a pure function of a `Sample`. What is random draws from the NumPy generator passed in
-and from nothing else, so a sample is a function of its image and its seed.
+Each step is a function from `Sample` to `Sample`. Random ones use the NumPy generator that they are
+given and nothing else, so a training sample is determined by its image and seed.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ops.structures import Bitmap, Polygons, Sample, Segmentation, Target
 def resized_shape(size: tuple[int, int], short_edge: int, long_edge: int) -> tuple[int, int]:
     """(height, width) with the shorter edge at `short_edge`, unless the longer exceeds `long_edge`.
 
-    Rounded as detectron2 does, int(v + 0.5), but never to nothing.
+    Rounded as in detectron2, int(v + 0.5), but at least 1.
     """
     scale = short_edge / min(size)
     if max(size) * scale > long_edge:
@@ -30,10 +30,10 @@ def resized_shape(size: tuple[int, int], short_edge: int, long_edge: int) -> tup
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Stretch the sample to `size` (height, width).
+    """Resize the sample to `size` (height, width).
 
-    Pixels are averaged over their area where the image shrinks and interpolated linearly where it
-    grows. Boxes and outlines are scaled exactly; a bitmap keeps its pixels and stretches its box.
+    Pixels are averaged over areas if the image shrinks, and interpolated bilinearly if it grows.
+    Boxes and outlines are scaled exactly; a bitmap keeps its pixels, and its box is scaled.
     """
     height, width = sample.image.shape[1:]
     if (height, width) == size:
@@ -42,7 +42,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     pixels = cv2.resize(
         _pixels(sample), size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
-    return _mapped(sample, _image(pixels), (size[1] / width, size[0] / height), (0.0, 0.0))
+    return _scale_and_shift(sample, _image(pixels), (size[1] / width, size[0] / height), (0.0, 0.0))
 
 
 def resize_shortest_edge(sample: Sample, short_edge: int, long_edge: int) -> Sample:
@@ -55,27 +55,27 @@ def horizontal_flip(sample: Sample) -> Sample:
     """Mirror left and right."""
     width = sample.image.shape[2]
     image = _image(cv2.flip(_pixels(sample), 1))
-    return _mapped(sample, image, (-1.0, 1.0), (float(width), 0.0))
+    return _scale_and_shift(sample, image, (-1.0, 1.0), (float(width), 0.0))
 
 
 def vertical_flip(sample: Sample) -> Sample:
     """Mirror top and bottom."""
     height = sample.image.shape[1]
     image = _image(cv2.flip(_pixels(sample), 0))
-    return _mapped(sample, image, (1.0, -1.0), (0.0, float(height)))
+    return _scale_and_shift(sample, image, (1.0, -1.0), (0.0, float(height)))
 
 
 def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
-    """Cut the sample to `window` (x1, y1, x2, y2), whole pixels inside the image.
+    """Crop the sample to `window` (x1, y1, x2, y2), whole pixels inside the image.
 
-    Objects outside are dropped. An object that the window cuts keeps the part inside, and its box
-    is drawn tight around that part; without masks the box itself is clipped. A part less than a
-    pixel wide or high is dropped too. Proposals are clipped, and dropped where nothing is left.
+    Objects outside are dropped. A cut object keeps the part inside, and its box becomes the
+    bounding box of that part; without masks the box itself is clipped. Parts less than a pixel wide
+    or high are dropped. Proposals are clipped, and dropped if nothing of them is left.
     """
     x1, y1, x2, y2 = window
     size = (y2 - y1, x2 - x1)
     image = _image(np.ascontiguousarray(_pixels(sample)[y1:y2, x1:x2]))
-    moved = _mapped(sample, image, (1.0, 1.0), (-float(x1), -float(y1)))
+    moved = _scale_and_shift(sample, image, (1.0, 1.0), (-float(x1), -float(y1)))
     target = moved.target
     boxes = clip(target.boxes, size)
     masks = list(target.masks)
@@ -88,20 +88,33 @@ def crop(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
                 continue
             masks[index], boxes[index] = part[0], torch.tensor(part[1])
         kept[index] = bool((boxes[index, 2:] - boxes[index, :2]).min() >= 1)
-    left = tuple(mask for mask, keep in zip(masks, kept.tolist(), strict=False) if keep)
-    cut = Target(boxes[kept], target.labels[kept], left)
-    return replace(moved, target=cut, proposals=_cut_proposals(moved.proposals, size))
+    masks_kept = tuple(mask for mask, keep in zip(masks, kept.tolist(), strict=False) if keep)
+    proposals = moved.proposals
+    if proposals is not None:
+        proposals = clip(proposals, size)
+        proposals = proposals[is_nonempty(proposals)]
+    cropped = Target(boxes[kept], target.labels[kept], masks_kept)
+    return replace(moved, target=cropped, proposals=proposals)
 
 
-def _cut_proposals(proposals: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    if proposals is None:
-        return None
-    clipped = clip(proposals, size)
-    return clipped[is_nonempty(clipped)]
+def pad_with_mean(sample: Sample, size: tuple[int, int], offset: tuple[int, int]) -> Sample:
+    """Pad the image with its mean colour to `size` (height, width), its corner at `offset` (x, y).
+
+    Raises:
+        ValueError: the image does not fit in there.
+    """
+    height, width = sample.image.shape[1:]
+    x, y = offset
+    if not (0 <= x <= size[1] - width and 0 <= y <= size[0] - height):
+        raise ValueError(f"an image of {(height, width)} at {offset} is not within {size}")
+    mean = sample.image.float().mean(dim=(1, 2)).round().to(torch.uint8)  # [3]
+    padded = mean[:, None, None].repeat(1, *size)  # [3, H, W]
+    padded[:, y : y + height, x : x + width] = sample.image
+    return _scale_and_shift(sample, padded, (1.0, 1.0), (float(x), float(y)))
 
 
 def random_crop(sample: Sample, edge: int, generator: np.random.Generator) -> Sample:
-    """Cut a square of `edge` pixels at a random place; a shorter image keeps that dimension."""
+    """Crop a square of `edge` pixels at a random place; a shorter side of the image stays whole."""
     height, width = sample.image.shape[1:]
     y1 = int(generator.integers(max(height - edge, 0) + 1))
     x1 = int(generator.integers(max(width - edge, 0) + 1))
@@ -120,25 +133,25 @@ def jitter_colour(
     Contrast scales about the image's mean grey, saturation about each pixel's grey.
     """
     strengths = np.array([brightness, contrast, saturation])
-    light, spread, colour = generator.uniform(1 - strengths, 1 + strengths).astype(np.float32)
-    pixels = _pixels(sample).astype(np.float32) * light
+    factors = generator.uniform(1 - strengths, 1 + strengths).astype(np.float32)
+    pixels = _pixels(sample).astype(np.float32) * factors[0]
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
-    pixels = grey + (pixels - grey) * colour
-    pixels = grey.mean() + (pixels - grey.mean()) * spread
+    pixels = grey + (pixels - grey) * factors[2]
+    pixels = grey.mean() + (pixels - grey.mean()) * factors[1]
     return replace(sample, image=_image(np.rint(pixels).clip(0, 255).astype(np.uint8)))
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """What training does to an image: crop, resize, flip, colour, in this order.
+    """The transform of training images: crop, resize, flip, colour, in this order.
 
     Attributes:
         short_edges: one is drawn for each image; several make the scale augmentation. Pixels.
         long_edge: the longer edge never exceeds it. Pixels.
         flip: probability of mirroring left and right.
         vertical_flip: probability of mirroring top and bottom.
-        crop: edge of a random square cut from the original, in its pixels; None keeps all.
-        brightness, contrast, saturation: see `jitter_colour`; 0 leaves the colours alone.
+        crop: edge of a random square crop, in pixels of the original; None for no crop.
+        brightness, contrast, saturation: see `jitter_colour`; 0 does not change the colours.
     """
 
     short_edges: Sequence[int]
@@ -184,7 +197,7 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """What evaluation does to an image: resize alone.
+    """The transform of images in evaluation: it resizes them.
 
     Attributes:
         short_edge: of the resized image, pixels; None scales each image by `scale` instead.
@@ -213,7 +226,7 @@ def _bad_setting(name: str, value: object, remedy: str) -> InputError:
 
 
 def _pixels(sample: Sample) -> np.ndarray:
-    """The image as ``[H, W, 3]``, without a copy where memory is channels-last."""
+    """The image as ``[H, W, 3]``; not copied if its memory is channels-last."""
     return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
 
 
@@ -221,25 +234,25 @@ def _image(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)  # [3, H, W]
 
 
-def _mapped(
+def _scale_and_shift(
     sample: Sample, image: Tensor, scale: tuple[float, float], shift: tuple[float, float]
 ) -> Sample:
-    """The sample with `image`, its target and proposals carried by x -> scale x + shift on each
-    axis (x, y)."""
+    """The sample with `image`, its target and proposals mapped by v -> scale v + shift, given for
+    (x, y)."""
 
-    def carry(boxes: Tensor) -> Tensor:
+    def mapped(boxes: Tensor) -> Tensor:
         return torch.from_numpy(_map_boxes(boxes.double().numpy(), scale, shift)).float()
 
     masks = tuple(_map_mask(mask, scale, shift) for mask in sample.target.masks)
-    target = replace(sample.target, boxes=carry(sample.target.boxes), masks=masks)
-    proposals = None if sample.proposals is None else carry(sample.proposals)
+    target = replace(sample.target, boxes=mapped(sample.target.boxes), masks=masks)
+    proposals = None if sample.proposals is None else mapped(sample.proposals)
     return replace(sample, image=image, target=target, proposals=proposals)
 
 
 def _map_boxes(
     boxes: np.ndarray, scale: tuple[float, float], shift: tuple[float, float]
 ) -> np.ndarray:
-    """Boxes ``[G, 4]`` with their corners kept in order where an axis is mirrored."""
+    """Boxes ``[G, 4]``; where an axis is mirrored, their corners are put in order again."""
     corners = boxes.reshape(-1, 2, 2) * scale + shift  # [G, corner, axis]
     return np.sort(corners, axis=1).reshape(-1, 4)
 
@@ -258,9 +271,9 @@ Box = tuple[float, float, float, float]
 
 
 def cut_mask(mask: Segmentation, size: tuple[int, int]) -> tuple[Segmentation, Box] | None:
-    """The part of a mask inside an image of `size` (height, width), and its tight box.
+    """The part of a mask inside an image of `size` (height, width), and its bounding box.
 
-    None where nothing of it is inside.
+    None if no part is inside.
     """
     if isinstance(mask, Polygons):
         return _cut_polygons(mask, size)
@@ -273,7 +286,7 @@ def _cut_polygons(mask: Polygons, size: tuple[int, int]) -> tuple[Polygons, Box]
     for ring in mask.rings:
         ring = clip_ring(ring, size[::-1])
         if len(ring) >= 3 and np.ptp(ring, axis=0).min() > 0:
-            rings.append(ring.clip(0, size[::-1]))  # the crossings are rounded
+            rings.append(ring.clip(0, size[::-1]))  # rounding may put crossings outside
     if not rings:
         return None
     points = np.concatenate(rings)
@@ -284,24 +297,24 @@ def _cut_polygons(mask: Polygons, size: tuple[int, int]) -> tuple[Polygons, Box]
 def clip_ring(ring: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
     """The part of a ring ``[P, 2]`` between 0 and `limits` (x, y)."""
     for axis, limit in enumerate(limits):
-        ring = _clip_behind_line(ring, ring[:, axis])
-        ring = _clip_behind_line(ring, limit - ring[:, axis])
+        ring = _clip_at_line(ring, ring[:, axis])
+        ring = _clip_at_line(ring, limit - ring[:, axis])
     return ring
 
 
-def _clip_behind_line(ring: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """The part of ring ``[P, 2]`` on one side of a line, `depth` ``[P]`` behind it, in order.
+def _clip_at_line(ring: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """The part of a ring ``[P, 2]`` inside a line, at distances `depth` ``[P]`` (< 0: outside).
 
-    A ring that the line cuts into pieces stays one ring whose pieces are joined along the line;
-    the joints enclose no area.
+    A ring that the line cuts into several pieces stays one ring: its pieces are joined along the
+    line, which adds no area.
     """
     if len(ring) == 0 or depth.min() >= 0:
         return ring
     following, next_depth = np.roll(ring, -1, axis=0), np.roll(depth, -1)
     inside = depth >= 0
     crosses = inside != (next_depth >= 0)
-    share = depth / np.where(crosses, depth - next_depth, 1)
-    crossing = ring + share[:, None] * (following - ring)
+    fraction = depth / np.where(crosses, depth - next_depth, 1)
+    crossing = ring + fraction[:, None] * (following - ring)
     corners = np.stack((ring, crossing), axis=1)  # [P, 2 candidates, 2]
     return corners[np.stack((inside, crosses), axis=1)]
 
@@ -321,38 +334,3 @@ def _cut_bitmap(mask: Bitmap, size: tuple[int, int]) -> tuple[Bitmap, Box] | Non
     top, bottom, left, right = int(y[0]), int(y[-1]) + 1, int(x[0]), int(x[-1]) + 1
     box = (x1 + left * pixel_w, y1 + top * pixel_h, x1 + right * pixel_w, y1 + bottom * pixel_h)
     return Bitmap(mask.pixels[top:bottom, left:right], box), box
-
-
-def laid_on(sample: Sample, size: tuple[int, int], offset: tuple[int, int]) -> Sample:
-    """The sample on a ground of its own mean colour; target and proposals move with it.
-
-    Args:
-        size: (height, width) of the ground, pixels.
-        offset: (x, y) of the image's upper left corner on it, pixels.
-
-    Raises:
-        ValueError: the image would reach beyond the ground.
-    """
-    height, width = sample.image.shape[1:]
-    x, y = offset
-    if not (0 <= x <= size[1] - width and 0 <= y <= size[0] - height):
-        raise ValueError(f"an image of {(height, width)} at {offset} is not within {size}")
-    mean = sample.image.float().mean(dim=(1, 2)).round().to(torch.uint8)  # [3]
-    ground = mean[:, None, None].repeat(1, *size)  # [3, H, W]
-    ground[:, y : y + height, x : x + width] = sample.image
-    move = torch.tensor([x, y, x, y], dtype=torch.float32)
-    target = replace(
-        sample.target,
-        boxes=sample.target.boxes + move,
-        masks=tuple(_moved(mask, offset) for mask in sample.target.masks),
-    )
-    proposals = None if sample.proposals is None else sample.proposals + move
-    return replace(sample, image=ground, target=target, proposals=proposals)
-
-
-def _moved(mask: Segmentation, offset: tuple[int, int]) -> Segmentation:
-    x, y = offset
-    if isinstance(mask, Polygons):
-        return Polygons(tuple(ring + np.array([x, y]) for ring in mask.rings))
-    x1, y1, x2, y2 = mask.box
-    return Bitmap(mask.pixels, (x1 + x, y1 + y, x2 + x, y2 + y))

@@ -1,7 +1,4 @@
-"""Video files, one frame at a time: read, and written at the same size and rate.
-
-Frames are uint8 RGB ``[H, W, 3]``.
-"""
+"""Reading and writing video files, one frame at a time. Frames are uint8 RGB ``[H, W, 3]``."""
 
 import contextlib
 import itertools
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-# FFmpeg would print its own view of a broken file; read when the first video is opened.
+# Keeps FFmpeg from printing its own messages about broken files; must be set before it is loaded.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
@@ -20,7 +17,7 @@ import numpy as np
 from files.atomic import replacing
 from ops.errors import InputError
 
-USUAL_RATE = 25.0  # frames a second, for files that state none
+USUAL_RATE = 25.0  # frames per second, for files that state none
 
 
 @dataclass(frozen=True)
@@ -28,10 +25,10 @@ class Video:
     """A video that is being read.
 
     Attributes:
-        size: (height, width) of every frame, as shown upright.
-        rate: frames a second.
-        count: how many frames the file says it has, 0 where it does not say; some files err.
-        frames: each once.
+        size: (height, width) of every frame, upright.
+        rate: frames per second.
+        count: number of frames according to the file, which may be wrong; 0 if it states none.
+        frames: can be iterated once.
     """
 
     size: tuple[int, int]
@@ -42,18 +39,18 @@ class Video:
 
 @contextlib.contextmanager
 def reading_video(path: Path) -> Iterator[Video]:
-    """Open a video whose frames are decoded as they are asked for.
+    """Open a video, whose frames are decoded one by one.
 
     Raises:
-        InputError: the file is no video, or not a single frame of it decodes.
+        InputError: the file is no video, or no frame of it decodes.
     """
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
             raise InputError(
-                f"{path}: no video that can be read (damaged, empty or of an unknown kind) and no "
-                "image; replace the file or leave it out"
+                f"{path}: neither an image nor a video that can be read (damaged, empty or of an "
+                "unknown format); replace the file or leave it out"
             )
         frames = _frames(capture)
         first = next(frames, None)
@@ -80,9 +77,9 @@ def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def video_ending(size: tuple[int, int]) -> str:
-    """The kind of file that holds frames of `size` (height, width) whole.
+    """The ending of a video file for frames of `size` (height, width).
 
-    MPEG-4 drops the last row or column of an odd size; Motion JPEG keeps it.
+    MPEG-4 drops the last row or column of odd sizes; Motion JPEG (.avi) keeps it.
     """
     return ".avi" if size[0] % 2 or size[1] % 2 else ".mp4"
 
@@ -91,12 +88,12 @@ def video_ending(size: tuple[int, int]) -> str:
 def writing_video(
     path: Path, *, size: tuple[int, int], rate: float
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends a frame; the file is there, whole, once the block ends.
+    """A function that appends a frame; the file is written atomically when the block ends.
 
     Args:
-        path: ends as `video_ending` says.
+        path: with the ending of `video_ending`.
         size: (height, width) of every frame.
-        rate: frames a second.
+        rate: frames per second.
 
     Raises:
         InputError: the file cannot be written, or a frame is of another size.
@@ -105,7 +102,7 @@ def writing_video(
     code = cv2.VideoWriter.fourcc(*("MJPG" if motion_jpeg else "mp4v"))
     backend = cv2.CAP_OPENCV_MJPEG if motion_jpeg else cv2.CAP_FFMPEG
     with replacing(path) as temporary:
-        partial = temporary.with_name(f"{temporary.name}{path.suffix}")  # its ending says its kind
+        partial = temporary.with_name(f"{temporary.name}{path.suffix}")  # OpenCV needs the ending
         writer = cv2.VideoWriter(str(partial), backend, code, rate, (size[1], size[0]))
         try:
             if not writer.isOpened():
@@ -122,23 +119,23 @@ def writing_video(
             yield write
             writer.release()
             if motion_jpeg:
-                _state_rate(partial, rate)
+                _write_exact_rate(partial, rate)
             partial.replace(temporary)
         finally:
             writer.release()
             partial.unlink(missing_ok=True)
 
 
-def _state_rate(path: Path, rate: float) -> None:
-    """Put the exact rate into an AVI file's headers: OpenCV's Motion JPEG rounds it."""
+def _write_exact_rate(path: Path, rate: float) -> None:
+    """Correct the rate in an AVI file's headers, which OpenCV's Motion JPEG rounds."""
     exact = Fraction(rate).limit_denominator(1001)
     with path.open("r+b") as file:
         head = file.read(4096)
         main, stream = head.find(b"avih"), head.find(b"strh")
         if main < 0 or stream < 0:
             return
-        # avih: name, size, microseconds a frame. strh: name, size, five words of four bytes, then
-        # scale and rate, whose quotient is the frames a second.
+        # avih: name, size, microseconds per frame. strh: name, size, five words of four bytes, then
+        # scale and rate; rate / scale is the number of frames per second.
         file.seek(main + 8)
         file.write(round(1e6 / rate).to_bytes(4, "little"))
         file.seek(stream + 28)

@@ -19,16 +19,16 @@ from ops.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# COCO's twelve figures, in the order in which its evaluation gives them.
+# COCO's twelve figures, in the order of its summary.
 AP_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FIGURES = (*AP_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-NO_OBJECTS = -1.0  # COCO's mark for a figure over no objects, e.g. APs without small ones
+NO_OBJECTS = -1.0  # COCO's value of a figure without objects, e.g. APs of a set without small ones
 BACKENDS = ("hotcoco", "pycocotools")  # equal to the last bit; the first takes a tenth of the time
 
 
 @dataclass(frozen=True)
 class CocoEvaluation:
-    """An evaluation's figures and the curves behind them.
+    """The figures of an evaluation and the curves behind them.
 
     Attributes:
         metrics: see `coco_evaluation`.
@@ -44,7 +44,7 @@ class CocoEvaluation:
 def coco_metrics(
     ground_truth: Mapping[str, Any], results: Results, **settings: Any
 ) -> dict[str, float]:
-    """The figures of `coco_evaluation`, which takes the same arguments."""
+    """The metrics of `coco_evaluation`, which takes the same arguments."""
     return coco_evaluation(ground_truth, results, **settings).metrics
 
 
@@ -58,35 +58,33 @@ def coco_evaluation(
 ) -> CocoEvaluation:
     """COCO's evaluation of `results` against `ground_truth`; neither is changed.
 
-    A mask's size (for APs, APm, APl and the ARs of sizes) is the mask's area, not its box's, as
-    Detectron, detectron2 and torchvision have it: pycocotools takes the box's area where a result
+    The size of a detected mask (for APs, APm, APl, ARs, ARm, ARl) is its own area, as in
+    Detectron, detectron2 and torchvision; pycocotools would take its box's area where a result
     holds both.
 
     Args:
         ground_truth: a COCO annotation file's content. All its images count.
-        results: with masks where "segm" is asked for.
+        results: with masks if `iou_types` has "segm".
         per_category: also ``bbox/AP/<category name>``.
-        backend: one of `BACKENDS`. Where hotcoco is missing or fails, pycocotools takes its place,
-            and one line says so.
+        backend: one of `BACKENDS`. If hotcoco is missing or fails, pycocotools is used instead,
+            with a warning.
 
     Returns:
         Its metrics are ``bbox/AP`` ... ``segm/ARl`` in percent, 0 to 100; -1, as in COCO, where
-        there is no object of that size or category to find.
+        the ground truth has no object of that size or category.
 
     Raises:
-        InputError: no images, a result of an unknown image or category, a result without mask, an
-            unknown backend.
+        InputError: no images, a result of an unknown image or category, a result without a mask,
+            an unknown backend.
     """
     truth = _checked_truth(ground_truth)
     _check_results(truth, results, iou_types)
     if not len(results):
-        log.warning(
-            "no detections at all: every AP and AR is 0; train longer, or lower schedule.lr"
-        )
+        log.warning("no detections at all: every AP and AR is 0; train longer or lower schedule.lr")
     metrics: dict[str, float] = {}
     precision = {}
     for kind, evaluation in _evaluations(truth, results, iou_types, backend).items():
-        # [IoU, recall, category, area, detections]: all areas, 100 detections
+        # [IoU, recall, category, object size, detections]: all sizes, 100 detections
         precision[kind] = evaluation.eval["precision"][..., 0, -1].copy()
         values = [float(value) for value in evaluation.stats[: len(FIGURES)]]
         metrics |= {f"{kind}/{k}": _percent(v) for k, v in zip(FIGURES, values, strict=True)}
@@ -100,10 +98,10 @@ def _percent(value: float) -> float:
 
 
 def _checked_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that the evaluation may change, with the fields that it needs."""
+    """A copy with every field that the evaluation needs."""
     if not ground_truth.get("images"):
         raise InputError("validation set: holds no images; give a set with at least one image")
-    # COCO's evaluation takes the id 0 for "matched to nothing": ids are given anew, from 1.
+    # COCO's evaluation takes the id 0 for "not matched": annotations are numbered anew, from 1.
     annotations = [
         {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
         for number, a in enumerate(ground_truth.get("annotations", []), start=1)
@@ -122,17 +120,16 @@ def _check_results(truth: Mapping[str, Any], results: Results, kinds: Sequence[s
         ("category", results.category_ids, truth["categories"]),
     ):
         for index in np.flatnonzero(~np.isin(ids, [entry["id"] for entry in entries])).tolist():
-            _refuse(index, f"{name} {ids[index]}, which the annotations do not have")
+            _refuse(index, f"is of {name} {ids[index]}, which the annotations do not have")
     if "segm" in kinds and len(results):
         masks = results.masks or [None]
         if None in masks:
-            _refuse(masks.index(None), "no mask, and masks are to be scored")
+            _refuse(masks.index(None), "has no mask, but masks are scored")
 
 
-def _refuse(index: int, what: str) -> NoReturn:
+def _refuse(index: int, problem: str) -> NoReturn:
     raise InputError(
-        f"detection {index}: is of {what}; score it with the annotations and the kinds of "
-        "results that it was made for"
+        f"detection {index}: {problem}; score the detections of this data set, or boxes only"
     )
 
 
@@ -146,17 +143,17 @@ def _evaluations(
             return {kind: _by_hotcoco(truth, results, kind) for kind in kinds}
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic in Rust is no Exception
+        except BaseException as error:  # a panic in Rust is not an Exception
             log.warning(
-                "hotcoco fails (%s): pycocotools takes its place, slowly; `pip install hotcoco`, "
-                "or choose evaluation.backend=pycocotools",
+                "hotcoco fails (%s): pycocotools is used instead, which is slower; `pip install "
+                "hotcoco`, or choose evaluation.backend=pycocotools",
                 " ".join(str(error).split()),
             )
     return {kind: _by_pycocotools(truth, results, kind) for kind in kinds}
 
 
 def check_backend(name: str) -> None:
-    """InputError unless `name` is one of `BACKENDS`."""
+    """Raise InputError unless `name` is one of `BACKENDS`."""
     if name not in BACKENDS:
         raise InputError(f"evaluation.backend={name}: unknown; choose {' or '.join(BACKENDS)}")
 
@@ -169,16 +166,16 @@ def _by_hotcoco(truth: Mapping[str, Any], results: Results, kind: str) -> Any:
     )
     reference = hotcoco.COCO(dict(truth))
     if kind == "segm" and results.masks:
-        found = reference.load_res(numbers, segmentation=results.masks)
+        detected = reference.load_res(numbers, segmentation=results.masks)
         areas = np.asarray(hotcoco.mask.area(results.masks), np.float64)
-        found.update_anns(ids=np.arange(1, len(results) + 1), area=areas)
+        detected.update_anns(ids=np.arange(1, len(results) + 1), area=areas)
     else:
-        found = reference.load_res(numbers)
-    return _finished(hotcoco.COCOeval(reference, found, kind))
+        detected = reference.load_res(numbers)
+    return _finished(hotcoco.COCOeval(reference, detected, kind))
 
 
 def _by_pycocotools(truth: Mapping[str, Any], results: Results, kind: str) -> Any:
-    # pycocotools writes into annotations and results: each kind gets its own.
+    # pycocotools writes into annotations and results: each kind gets a copy.
     annotations = [dict(annotation) for annotation in truth["annotations"]]
     entries = list(results.entries())
     if kind == "segm":
@@ -186,8 +183,8 @@ def _by_pycocotools(truth: Mapping[str, Any], results: Results, kind: str) -> An
             del entry["bbox"]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         reference = _indexed({**truth, "annotations": annotations})
-        found = reference.loadRes(entries) if entries else _indexed({**truth, "annotations": []})
-    return _finished(COCOeval(reference, found, kind))
+        detected = reference.loadRes(entries) if entries else _indexed({**truth, "annotations": []})
+    return _finished(COCOeval(reference, detected, kind))
 
 
 def _indexed(dataset: dict[str, Any]) -> COCO:
@@ -217,42 +214,44 @@ def _per_category(
         values = values[values > -1]
         name = names[category_id]
         label = f"{name} ({category_id})" if name in shared else name
-        metrics[f"{kind}/AP/{label}"] = _percent(values.mean() if values.size else -1.0)
-    return {key: float(value) for key, value in metrics.items()}
+        mean = float(values.mean()) if values.size else NO_OBJECTS
+        metrics[f"{kind}/AP/{label}"] = _percent(mean)
+    return metrics
 
 
 def results_table(metrics: Mapping[str, float]) -> str:
-    """Boxes and masks as rows, AP AP50 AP75 APs APm APl as columns; a dash where COCO has -1."""
-    rows = [
-        (title, [metrics[f"{kind}/{figure}"] for figure in AP_FIGURES])
-        for kind, title in (("bbox", "box"), ("segm", "mask"))
-        if f"{kind}/AP" in metrics
-    ]
-    if not rows:  # of a network that only proposes
-        return "\n".join(f"{k}  {v:.1f}" for k, v in metrics.items() if k.startswith("proposals/"))
+    """Boxes and masks as rows, AP AP50 AP75 APs APm APl as columns; a dash where COCO has -1.
+
+    The average recalls of the proposals, if the network has no second stage.
+    """
     lines = [f"{'':<5}" + "".join(f"{figure:>7}" for figure in AP_FIGURES)]
-    for title, values in rows:
-        lines.append(f"{title:<5}" + "".join(f"{_cell(value):>7}" for value in values))
+    for kind, title in (("bbox", "box"), ("segm", "mask")):
+        if f"{kind}/AP" in metrics:
+            values = (metrics[f"{kind}/{figure}"] for figure in AP_FIGURES)
+            texts = ("-" if value < 0 else f"{value:.1f}" for value in values)
+            lines.append(f"{title:<5}" + "".join(f"{text:>7}" for text in texts))
+    if len(lines) == 1:
+        lines = [f"{k}  {v:.1f}" for k, v in metrics.items() if k.startswith("proposals/")]
     return "\n".join(lines)
 
 
 def compare_with_expected(
     metrics: Mapping[str, float], *, images: int, steps: int, expected: Mapping[str, Any]
 ) -> str:
-    """How the figures compare with published or earlier ones, in one line.
+    """One line that compares the figures with published or earlier ones.
 
     Args:
         metrics: over `images` images, of a network trained for `steps` steps.
-        expected: `metrics` to compare with and their `tolerance` in points, or figures that must be
-            reached, `at_least`; and the `images` and `steps` that they are of. Figures of other
-            images or of another training are not compared, nor those that the run does not have.
+        expected: `metrics` to compare with and their `tolerance` in points, or the least figures,
+            `at_least`; and the number of `images` and `steps` that they are for. With other numbers
+            nothing is compared, nor are figures that the run does not have.
     """
-    for what, there, here in (
+    for what, wanted, actual in (
         ("images", expected["images"], images),
         ("training steps", expected.get("steps", steps), steps),
     ):
-        if there != here:
-            return f"the expected figures are of {there} {what}, not {here}: not compared"
+        if wanted != actual:
+            return f"the expected figures are of {wanted} {what}, not {actual}: not compared"
     compared = []
     for name, value in expected.get("metrics", {}).items():
         near = abs(metrics.get(name, math.nan) - value) <= expected["tolerance"]
@@ -265,7 +264,3 @@ def compare_with_expected(
         if name in metrics
     ]
     return "; ".join(texts) or "none of the expected figures is measured by this run"
-
-
-def _cell(value: float) -> str:
-    return "-" if value < 0 else f"{value:.1f}"

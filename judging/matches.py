@@ -1,7 +1,7 @@
-"""What COCO's matching decided about each detection, as plain arrays that outlive the evaluation.
+"""Which detections COCO's matching finds right, as arrays that a run saves.
 
-From them AP follows for any multiset of the images without matching again: that is what a bootstrap
-over images needs.
+AP over any multiset of the images follows from them without matching again, which a bootstrap over
+images needs.
 
 Letters: N images, K classes, D detections, G objects, A area ranges, T IoU thresholds, B multisets.
 """
@@ -20,34 +20,34 @@ from ops.errors import InputError
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# In pixels, both ends included.
+# COCO's area ranges, in square pixels of the image, both ends included.
 AREAS: dict[str, tuple[float, float]] = {
     "all": (0, 1e10),
     "small": (0, 32**2),
     "medium": (32**2, 96**2),
     "large": (96**2, 1e10),
 }
-MOST_PER_IMAGE = 100  # detections of one class in one image that count
-CHUNK = 500  # multisets computed together: what they hold stays within a few megabytes
+MOST_PER_IMAGE = 100  # detections of a class that count in one image
+CHUNK = 500  # multisets computed together: their arrays take a few megabytes
 FIELDS = ("image_ids", "category_ids", "scores", "images", "classes", "objects")
-PACKED = ("tp", "ignored")  # one bit a decision
+PACKED = ("tp", "ignored")  # fields of booleans, saved as one bit each
 REMEDY = "remove metrics.json beside it and give the run's command again: it evaluates anew"
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Every detection's fate, of one kind (boxes or masks), ordered by class, then falling score.
+    """The match result of every detection, as boxes or as masks, by class, then falling score.
 
     Attributes:
         image_ids: int64 [N], ascending: all images of the set, with and without objects.
         category_ids: int64 [K], ascending.
         scores: float64 [D].
-        images: int32 [D], places in `image_ids`.
-        classes: int32 [D], places in `category_ids`.
-        tp: bool [A, T, D], matched to an object that counts.
-        ignored: bool [A, T, D], neither right nor wrong: matched to a crowd or to an object outside
-            the area range, or itself outside and unmatched.
-        objects: int32 [A, N, K], how many objects are to be found.
+        images: int32 [D], indices into `image_ids`.
+        classes: int32 [D], indices into `category_ids`.
+        tp: bool [A, T, D], true positive: matched to an object that counts.
+        ignored: bool [A, T, D], neither right nor wrong: matched to a crowd region or to an object
+            outside the area range, or unmatched and itself outside that range.
+        objects: int32 [A, N, K], number of objects that count.
     """
 
     image_ids: NDArray[np.int64]
@@ -65,13 +65,13 @@ def average_precision(
 ) -> NDArray[np.float64]:
     """COCO's interpolated AP for each multiset of the images.
 
-    The precision at a recall is the greatest at that recall or a higher one, and the greatest lies
-    at a right detection, so only these are looked at. Equal to COCO's evaluation of the multiset
-    written out as images, unless one image has right and wrong detections of the same class and
-    score: their order among the copies is then arbitrary.
+    The interpolated precision at a recall is the largest precision at that recall or above. It is
+    attained at a right detection, so only these are computed. Equal to COCO's evaluation of the
+    images repeated as the multiset says, unless an image has right and wrong detections of the same
+    class and score, whose order among the copies is arbitrary.
 
     Args:
-        counts: [B, N], how often each image is taken; None: each once.
+        counts: [B, N], how often each image is taken; None for each once.
         area: "all", "small", "medium" or "large".
 
     Returns:
@@ -79,54 +79,54 @@ def average_precision(
     """
     times = np.ones((1, len(matches.image_ids))) if counts is None else np.asarray(counts)
     chunks = [
-        _of_some(matches, times[start : start + CHUNK].T, list(AREAS).index(area))
+        _average_precision(matches, times[start : start + CHUNK].T, list(AREAS).index(area))
         for start in range(0, len(times), CHUNK)
     ]
     return np.concatenate(chunks).astype(np.float64)
 
 
-def _of_some(matches: Matches, times: NDArray[Any], area: int) -> NDArray[np.float64]:
-    """`average_precision` of the multisets whose counts are the columns of `times` [N, B]."""
+def _average_precision(matches: Matches, times: NDArray[Any], area: int) -> NDArray[np.float64]:
+    """`average_precision` of multisets whose counts are the columns of `times` [N, B]."""
     thresholds, classes = matches.tp.shape[1], len(matches.category_ids)
     result = np.full((times.shape[1], thresholds, classes), np.nan)
     starts = np.searchsorted(matches.classes, np.arange(classes + 1))
     for k in range(classes):
-        own = slice(starts[k], starts[k + 1])
-        wanted = matches.objects[area, :, k].astype(np.float64) @ times  # [B]
-        if not wanted.any():
+        of_class = slice(starts[k], starts[k + 1])
+        objects = matches.objects[area, :, k].astype(np.float64) @ times  # [B]
+        if not objects.any():
             continue
-        weights = times[matches.images[own]].astype(np.float64)  # [d, B]
-        seen: dict[bytes, NDArray[np.float64]] = {}
+        weights = times[matches.images[of_class]].astype(np.float64)  # [d, B]
+        ranks: dict[bytes, NDArray[np.float64]] = {}  # thresholds often ignore the same detections
         for t in range(thresholds):
-            counted = ~matches.ignored[area, t, own]
+            counted = ~matches.ignored[area, t, of_class]
             key = counted.tobytes()
-            if key not in seen:
-                seen[key] = _running_sum(weights * counted[:, None])
-            right = np.flatnonzero(matches.tp[area, t, own])
+            if key not in ranks:
+                ranks[key] = _running_sum(weights * counted[:, None])
+            right = np.flatnonzero(matches.tp[area, t, of_class])
             result[:, t, k] = _interpolated(
-                _running_sum(weights[right]), seen[key][right], np.maximum(wanted, 1)
+                _running_sum(weights[right]), ranks[key][right], np.maximum(objects, 1)
             )
-        result[wanted == 0, :, k] = np.nan
+        result[objects == 0, :, k] = np.nan
     return result
 
 
 def _interpolated(
-    right: NDArray[np.float64], seen: NDArray[np.float64], wanted: NDArray[np.float64]
+    right: NDArray[np.float64], ranks: NDArray[np.float64], objects: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mean over 101 recalls of the interpolated precision.
 
     Args:
-        right: [R, B], right detections up to and with each right one.
-        seen: [R, B], detections up to there.
-        wanted: [B], objects to be found.
+        right: [R, B], number of right detections up to and including each right one.
+        ranks: [R, B], number of all detections that count up to the same one.
+        objects: [B], number of objects.
     """
     if not len(right):
-        return np.zeros(len(wanted))
-    precision = right / (seen + np.spacing(1))
+        return np.zeros(len(objects))
+    precision = right / (ranks + np.spacing(1))
     for row in range(len(precision) - 2, -1, -1):
         np.maximum(precision[row], precision[row + 1], out=precision[row])
-    recall = right / wanted
-    # How many of the 101 recalls are reached: the nearest decides, by COCO's own comparison.
+    recall = right / objects
+    # The number of the 101 recalls that are reached, by COCO's own comparison with the nearest.
     nearest = np.rint(recall * 100).astype(np.intp)
     reached = nearest + (recall >= RECALLS[nearest])
     precision[0] *= reached[0]
@@ -135,14 +135,14 @@ def _interpolated(
 
 
 def _running_sum(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Row by row: cumsum along the first axis strides through memory.
+    """Cumulative sum over the first axis, in place; row by row is faster than np.cumsum."""
     for row in range(1, len(rows)):
         rows[row] += rows[row - 1]
     return rows
 
 
 def save_matches(path: Path, matches: Mapping[str, Matches]) -> None:
-    """Write the matches of each kind ("bbox", "segm") into one .npz, atomically."""
+    """Write the matches of both kinds ("bbox", "segm") into one .npz, atomically."""
     arrays: dict[str, NDArray[Any]] = {}
     for kind, of_kind in matches.items():
         arrays |= {f"{kind}/{name}": getattr(of_kind, name) for name in FIELDS}
@@ -152,10 +152,10 @@ def save_matches(path: Path, matches: Mapping[str, Matches]) -> None:
 
 
 def load_matches(path: Path) -> dict[str, Matches]:
-    """What `save_matches` wrote.
+    """Read what `save_matches` wrote.
 
     Raises:
-        InputError: no such file, or not of this form.
+        InputError: no such file, or another content.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""How many of the objects the proposals reach: average recall (Hosang et al., 2015)."""
+"""Average recall of proposals (Hosang et al., 2015)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from judging.results import Results
 from ops.boxes import iou
 
-COUNTS = (100, 1000)  # proposals an image, as COCO's evaluators report them
+COUNTS = (100, 1000)  # proposals per image, as Detectron and detectron2 report
 THRESHOLDS = torch.arange(10) * 0.05 + 0.5  # of IoU, .50 to .95
 
 
@@ -19,30 +19,30 @@ class ProposalRecall:
     """Average recall of class-agnostic proposals over IoU .50 to .95, image by image."""
 
     def __init__(self, ground_truth: Mapping[str, Any]) -> None:
-        """Args: a COCO annotation file's content; crowd regions are no objects."""
+        """`ground_truth` is a COCO annotation file's content; crowd regions are left out."""
         objects = [a for a in ground_truth["annotations"] if not a.get("iscrowd", 0)]
         boxes_xywh = np.array([a["bbox"] for a in objects], np.float64).reshape(-1, 4)
         self._truth = _by_image(np.array([a["image_id"] for a in objects]), boxes_xywh)
-        self._reached: dict[int, list[Tensor]] = {count: [] for count in COUNTS}
+        self._overlaps: dict[int, list[Tensor]] = {count: [] for count in COUNTS}
 
     def add(self, image_id: int, boxes: Tensor) -> None:
-        """Take in one image's proposals ``[P, 4]``, best first, in the pixels of its file."""
+        """Add one image's proposals ``[P, 4]``, best first, in the pixels of its file."""
         truth = self._truth.get(image_id)
         if truth is None or not len(boxes):
             return
         overlaps = iou(truth, boxes.float())
-        for count, reached in self._reached.items():
-            reached.append(best_overlaps(overlaps[:, :count]))
+        for count, parts in self._overlaps.items():
+            parts.append(best_overlaps(overlaps[:, :count]))
 
     def figures(self) -> dict[str, float]:
-        """``proposals/AR100`` and ``proposals/AR1000``, with the best so many of an image, in
-        percent; 0 where the set has no objects."""
+        """``proposals/AR100`` and ``proposals/AR1000``, of the 100 and 1000 best proposals of each
+        image, in percent; 0 if the set has no objects."""
         objects = max(sum(len(boxes) for boxes in self._truth.values()), 1)
         figures = {}
-        for count, parts in self._reached.items():
-            reached = torch.cat([torch.zeros(0), *parts])
-            found = (reached[:, None] >= THRESHOLDS).sum(dim=0)  # [10]
-            figures[f"proposals/AR{count}"] = 100 * float(found.double().mean()) / objects
+        for count, parts in self._overlaps.items():
+            overlaps = torch.cat([torch.zeros(0), *parts])
+            recalled = (overlaps[:, None] >= THRESHOLDS).sum(dim=0)  # [10]
+            figures[f"proposals/AR{count}"] = 100 * float(recalled.double().mean()) / objects
         return figures
 
 
@@ -57,18 +57,17 @@ def proposal_recall(ground_truth: Mapping[str, Any], results: Results) -> dict[s
 
 
 def best_overlaps(overlaps: Tensor) -> Tensor:
-    """The IoU each object is reached with, none sharing a proposal: ``[G, P]`` -> ``[min(G, P)]``.
+    """IoU of each object with a proposal of its own: ``[G, P]`` -> ``[min(G, P)]``.
 
-    The surest pair is taken first, then the surest of what remains, as Detectron does.
+    The pair of the largest IoU is taken first, then the largest of the rest, as in Detectron.
     """
     overlaps = overlaps.clone()
-    reached = []
+    best = []
     for _ in range(min(overlaps.shape)):
-        best = int(overlaps.argmax())
-        row, column = divmod(best, overlaps.shape[1])
-        reached.append(float(overlaps[row, column]))
+        row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
+        best.append(float(overlaps[row, column]))
         overlaps[row], overlaps[:, column] = -1.0, -1.0
-    return torch.tensor(reached)
+    return torch.tensor(best)
 
 
 def _by_image(image_ids: NDArray[np.int64], boxes_xywh: NDArray[np.float64]) -> dict[int, Tensor]:

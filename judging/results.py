@@ -1,4 +1,4 @@
-"""Detections in COCO's result format: held in columns, written piece by piece, read back."""
+"""Detections in COCO's result format: in memory as columns, and in files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ops.errors import InputError
 from ops.masks import encode_masks
 from ops.structures import Detections
 
-WRITTEN_TOGETHER = 1000  # entries that are Python objects at the same time while a file is written
+WRITTEN_TOGETHER = 1000  # detections that are written at a time, to save memory
 REMEDY = "give a detections.json written by evaluation, in COCO's result format"
 
 
@@ -27,7 +27,7 @@ class Results:
         category_ids: int64 [D].
         boxes_xywh: float64 [D, 4], x, y, width, height.
         scores: float64 [D].
-        masks: D compressed RLEs of COCO (None for a detection without), or None: no masks at all.
+        masks: D compressed RLEs (None for a detection without mask); None if there are no masks.
     """
 
     image_ids: NDArray[np.int64]
@@ -50,17 +50,12 @@ class Results:
         return Results(image_ids, category_ids, boxes, scores, masks)
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """The detections as COCO writes them: image_id, category_id, bbox, score and, where there
-        is a mask, segmentation."""
+        """The detections in COCO's format: image_id, category_id, bbox, score and, if there is a
+        mask, segmentation."""
         masks = [None] * len(self) if self.masks is None else self.masks
         rows = zip(*(column.tolist() for column in self.columns), masks, strict=True)
         for image_id, category_id, box, score, mask in rows:
-            entry = {
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": box,
-                "score": score,
-            }
+            entry = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
             yield entry if mask is None else {**entry, "segmentation": mask}
 
     @staticmethod
@@ -78,7 +73,7 @@ class Results:
         """Detections from COCO's result format.
 
         Raises:
-            InputError: an entry without a field; names its place.
+            InputError: an entry that is no detection; names its index.
         """
         for index, entry in enumerate(entries):
             problem = _problem(entry)
@@ -111,20 +106,23 @@ def coco_results(
         original_size: its (height, width).
         category_ids: COCO's id of each label, ``0 .. num_classes - 1``.
     """
-    found = detections.cpu()
-    corners = found.boxes.double()
+    detections = detections.cpu()
+    corners = detections.boxes.double()
     boxes_xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    masks = None
+    if detections.masks is not None:
+        masks = encode_masks(detections.masks, detections.boxes, original_size)
     return Results(
-        np.full(len(found), image_id, np.int64),
-        np.array(category_ids, np.int64)[found.labels.numpy()],
+        np.full(len(detections), image_id, np.int64),
+        np.array(category_ids, np.int64)[detections.labels.numpy()],
         boxes_xywh.numpy().round(3),
-        found.scores.double().numpy(),
-        None if found.masks is None else encode_masks(found.masks, found.boxes, original_size),
+        detections.scores.double().numpy(),
+        masks,
     )
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write a detections.json, atomically and piece by piece."""
+    """Write a detections.json, atomically and a part at a time."""
     with writing_list(path) as add:
         for start in range(0, len(results), WRITTEN_TOGETHER):
             add(list(results[start : start + WRITTEN_TOGETHER].entries()))
@@ -134,7 +132,7 @@ def read_results(path: Path) -> Results:
     """Saved detections, to be scored again without a network.
 
     Raises:
-        InputError: no such file, not JSON, or an entry without a field; names its place.
+        InputError: no such file, not JSON, or an entry that is no detection; names its index.
     """
     entries = read_json(path, REMEDY)
     if not isinstance(entries, list):

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 class AnchorGenerator(nn.Module):
     """Anchors of every size and aspect ratio at every cell of one feature map.
 
-    Cell (row, column) carries anchors centred on ``((column + offset) * stride, (row + offset) *
-    stride)`` in image pixels. Within a cell sizes vary slowest, ratios fastest; corners are real
-    numbers, not rounded. Both as in detectron2.
+    The anchors of cell (row, column) are centred on ``((column + offset) * stride, (row + offset) *
+    stride)`` in image pixels. Within a cell, ratios vary fastest; corners are not rounded. Both are
+    as in detectron2.
 
     Args:
         sizes: square roots of the anchors' areas, in pixels.
-        aspect_ratios: height / width of each.
+        aspect_ratios: height / width.
         stride: pixels from one cell to the next.
-        offset: where in its cell an anchor sits, in cells.
+        offset: of the anchors' centre from the cell's upper left corner, in cells.
     """
 
     cell: Tensor

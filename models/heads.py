@@ -1,11 +1,12 @@
-"""What runs on each RoI (Mask R-CNN, figure 4).
+"""The layers that run on each RoI (Mask R-CNN, figure 4).
 
-Two shapes, one interface. C4: `SharedHead`, one pooled map goes through res5 and feeds boxes and
-masks. C5 and VGG16: `SplitHead`, fully connected layers on a 7x7 grid for boxes, four convolutions
-on a 14x14 grid for masks. Letters: K RoIs, C feature channels, P pooled side, D vector length,
-L classes (without background), m the mask's resolution.
+Two heads with one interface. C4: `SharedHead`, where one pooled map goes through res5 and serves
+boxes and masks. C5 and VGG16: `SplitHead`, with fully connected layers on a 7x7 grid for boxes and
+four convolutions on a 14x14 grid for masks. Letters: K RoIs, C feature channels, P pooled side, D
+vector length, L classes (without background), m the mask's resolution.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ class RoIPooler(nn.Module):
     """Any pooling op at the scale of one feature map.
 
     Args:
-        op: a callable with the common signature of `ops.roi_pool`, `ops.roi_warp`, `ops.roi_align`.
-        stride: of the features; the op's spatial scale is its inverse and nothing else.
+        op: any function with the signature of `PoolingOp`, such as those in `ops`.
+        stride: of the features; the op's spatial scale is always its inverse.
     """
 
     def __init__(self, op: PoolingOp, *, stride: int) -> None:
@@ -31,7 +32,7 @@ class RoIPooler(nn.Module):
         self.scale = 1.0 / stride
 
     def forward(self, features: Tensor, boxes: list[Tensor], size: int) -> Tensor:
-        """Features ``[N, C, H, W]`` under N lists of boxes (pixels) -> ``[K, C, size, size]``."""
+        """Features ``[N, C, H, W]`` in N lists of boxes (pixels) -> ``[K, C, size, size]``."""
         return self.op(features, with_image_index(boxes), size, self.scale)
 
     def extra_repr(self) -> str:
@@ -40,8 +41,8 @@ class RoIPooler(nn.Module):
 
 @dataclass(frozen=True)
 class BoxOutput:
-    """Class logits ``[K, L + 1]``, background last; deltas ``[K, 4 L]``; and the maps that the mask
-    branch can go on from, ``[K, D, 7, 7]``, None where it pools its own."""
+    """Class logits ``[K, L + 1]``, background last; deltas ``[K, 4 L]``; and the maps
+    ``[K, D, 7, 7]`` that the mask branch can use too, None if it pools separately."""
 
     class_logits: Tensor
     deltas: Tensor
@@ -74,26 +75,21 @@ class MaskPredictor(nn.Sequential):
         nn.init.kaiming_normal_(deconv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(logits.weight, std=0.001)
         for layer in (deconv, logits):
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        super().__init__()
-        self.add_module("deconv", deconv)
-        self.add_module("relu", nn.ReLU(inplace=True))
-        self.add_module("logits", logits)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        super().__init__(OrderedDict(deconv=deconv, relu=nn.ReLU(inplace=True), logits=logits))
 
 
 class MaskConvs(nn.Sequential):
-    """The fully convolutional mask head: 3x3 convolutions, then `MaskPredictor`."""
+    """The fully convolutional mask head: four 3x3 convolutions, then `MaskPredictor`."""
 
-    def __init__(self, channels: int, dim: int, num_classes: int, convs: int = 4) -> None:
+    def __init__(self, channels: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        for index in range(convs):
-            conv = nn.Conv2d(channels if index == 0 else dim, dim, 3, padding=1)
+        for number in range(1, 5):
+            conv = nn.Conv2d(channels if number == 1 else dim, dim, 3, padding=1)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
-            self.add_module(f"conv{index + 1}", conv)
-            self.add_module(f"relu{index + 1}", nn.ReLU(inplace=True))
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"relu{number}", nn.ReLU(inplace=True))
         self.add_module("predictor", MaskPredictor(dim, dim, num_classes))
 
 
@@ -101,26 +97,23 @@ class TwoFC(nn.Sequential):
     """Two hidden fully connected layers on the pooled grid (the box head of figure 4, right)."""
 
     def __init__(self, channels: int, pool_size: int, dim: int) -> None:
-        super().__init__()
-        fc1 = nn.Linear(channels * pool_size**2, dim)
-        fc2 = nn.Linear(dim, dim)
+        fc1, fc2 = nn.Linear(channels * pool_size**2, dim), nn.Linear(dim, dim)
         for layer in (fc1, fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
-        self.add_module("flatten", nn.Flatten())  # channels slowest
-        self.add_module("fc1", fc1)
-        self.add_module("relu1", nn.ReLU(inplace=True))
-        self.add_module("fc2", fc2)
-        self.add_module("relu2", nn.ReLU(inplace=True))
+        relu1, relu2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+        super().__init__(
+            OrderedDict(flatten=nn.Flatten(), fc1=fc1, relu1=relu1, fc2=fc2, relu2=relu2)
+        )
 
 
 class SharedHead(nn.Module):
     """C4: pool, res5, then average for the boxes and deconvolve for the masks (figure 4, left).
 
     Args:
-        pooler: the subject of this project.
+        pooler: takes each RoI's features.
         res5: pooled ``[K, C, P, P]`` -> ``[K, channels, 7, 7]``.
-        channels: that come out of `res5`.
+        channels: of the output of `res5`.
         pool_size: P.
         num_classes: L.
         mask_dim: channels between deconvolution and logits; None leaves the mask branch out.
@@ -152,7 +145,7 @@ class SharedHead(nn.Module):
         return BoxOutput(logits, deltas, maps)
 
     def predict_masks(self, features: Tensor, boxes: list[Tensor], maps: Tensor | None) -> Tensor:
-        """Mask logits ``[K, L, 14, 14]``, from `maps` where the boxes' own are at hand."""
+        """Mask logits ``[K, L, 14, 14]``; from `maps` if `predict_boxes` has computed them."""
         assert self.mask_predictor is not None
         return self.mask_predictor(self._maps(features, boxes) if maps is None else maps)
 
@@ -161,10 +154,10 @@ class SharedHead(nn.Module):
 
 
 class SplitHead(nn.Module):
-    """C5 and VGG16: boxes and masks each pool for themselves (figure 4, right).
+    """C5 and VGG16: boxes and masks are pooled separately (figure 4, right).
 
     Args:
-        pooler: the subject of this project.
+        pooler: takes each RoI's features.
         box_layers: pooled ``[K, C, P, P]`` -> vectors ``[K, dim]``.
         channels: C.
         dim: length of the vectors.

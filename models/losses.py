@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def smooth_l1_sum(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Sum of the robust loss of Fast R-CNN, eq. 3, quadratic below `beta`; L1 at `beta` 0."""
+    """Sum of Fast R-CNN's smooth L1 loss (eq. 3), quadratic below `beta`; L1 if `beta` is 0."""
     if beta == 0:
         return F.l1_loss(prediction, target, reduction="sum")
     return F.smooth_l1_loss(prediction, target, beta=beta, reduction="sum")
@@ -22,23 +22,21 @@ def rpn_losses(
     normalizer: float,
     beta: float,
 ) -> dict[str, Tensor]:
-    """Faster R-CNN, eq. 1, both terms divided by `normalizer` (sampled anchors of all images).
+    """Faster R-CNN, eq. 1, with both terms divided by `normalizer`.
 
     Args:
         logits: ``[N, A]`` objectness.
         deltas: ``[N, A, 4]`` predicted.
         labels: int8 ``[N, A]``: 1 object, 0 background, -1 not in the loss.
-        target_deltas: ``[P, 4]`` for the P anchors whose label is 1, in order.
+        target_deltas: ``[P, 4]`` of the P anchors whose label is 1, in their order.
+        normalizer: number of sampled anchors of all images.
     """
     counted, positive = labels >= 0, labels == 1
     classification = F.binary_cross_entropy_with_logits(
         logits[counted].float(), labels[counted].float(), reduction="sum"
     )
     regression = smooth_l1_sum(deltas[positive].float(), target_deltas, beta)
-    return {
-        "loss_rpn_cls": classification / normalizer,
-        "loss_rpn_box": regression / normalizer,
-    }
+    return {"loss_rpn_cls": classification / normalizer, "loss_rpn_box": regression / normalizer}
 
 
 def box_losses(
@@ -50,10 +48,10 @@ def box_losses(
         class_logits: ``[K, C + 1]``.
         deltas: ``[K, 4 C]``.
         labels: int64 ``[K]``, C for background.
-        target_deltas: ``[F, 4]`` for the foreground RoIs, in order.
+        target_deltas: ``[F, 4]`` of the foreground RoIs, in their order.
 
-    Both are means over all K RoIs: dividing by K rather than F keeps one foreground RoI's weight
-    the same whether few or many were found. No RoIs at all give zero, still part of the graph.
+    Both are means over all K RoIs: dividing by K rather than F gives a foreground RoI the same
+    weight whether there are few or many. Without RoIs they are 0, with a gradient of 0.
     """
     if len(labels) == 0:
         zero = class_logits.sum() * 0 + deltas.sum() * 0
@@ -67,16 +65,16 @@ def box_losses(
 
 
 def mask_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Mask R-CNN, section 3: mean binary cross-entropy on the mask of the true class alone.
+    """Mask R-CNN, section 3: mean binary cross-entropy on the mask of the true class only.
 
     Args:
         logits: ``[F, C, m, m]``.
         labels: int64 ``[F]``.
         targets: float ``[F, m, m]`` of 0 and 1.
 
-    No foreground gives zero, still part of the graph.
+    Without foreground it is 0, with a gradient of 0.
     """
     if len(labels) == 0:
         return {"loss_mask": logits.sum() * 0}
-    own = logits[torch.arange(len(labels), device=logits.device), labels]  # [F, m, m]
-    return {"loss_mask": F.binary_cross_entropy_with_logits(own.float(), targets)}
+    of_class = logits[torch.arange(len(labels), device=logits.device), labels]  # [F, m, m]
+    return {"loss_mask": F.binary_cross_entropy_with_logits(of_class.float(), targets)}

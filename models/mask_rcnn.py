@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al., 2017): the whole network, and the one place where its parts are joined."""
+"""Mask R-CNN (He et al., 2017): the network, and how it is built from its parts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,16 +18,15 @@ Losses = dict[str, Tensor]
 
 
 class MaskRCNN(nn.Module):
-    """Images in; losses out when targets are given, detections when not.
+    """Computes losses if targets are given, and detections if not.
 
-    The choice does not depend on `self.training`, so a validation loss needs no trick.
+    The choice does not depend on `self.training`, so that validation losses can be computed.
 
     Args:
         normalize, backbone: the parts.
-        rpn: None for a network that is given its proposals (Fast R-CNN's way, and the paper's own
-            in its ablations).
-        roi_heads: None for a network that only proposes; its detections are the proposals, of
-            class 0, scored by their objectness.
+        rpn: None for a network that is given its proposals, as Fast R-CNN is.
+        roi_heads: None for a network that only proposes: its detections are the proposals, of class
+            0, scored by their objectness.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class MaskRCNN(nn.Module):
         targets: list[Target] | None = None,
         proposals: list[Tensor] | None = None,
     ) -> Losses | list[Detections]:
-        """Everything in the pixels of the images as given.
+        """All boxes are in the pixels of `images`.
 
         Args:
             images: N x uint8 RGB ``[3, h, w]``, of any sizes.
             targets: of each image.
-            proposals: N x ``[P, 4]``, in place of the RPN's.
+            proposals: N x ``[P, 4]``, used instead of the RPN's.
 
         Raises:
             ValueError: the network has no RPN and no proposals are given.
@@ -96,15 +95,15 @@ def build_mask_rcnn(
     rpn: Mapping[str, Any] | None,
     roi: Mapping[str, Any] | None,
 ) -> MaskRCNN:
-    """Join the parts. Scale, channels and resolutions are derived here and stated nowhere else.
+    """Build the network. Scales, channels and resolutions follow from the backbone and its stride.
 
     Args:
-        backbone: takes `stride`, gives the cut network.
+        backbone: takes `stride` and returns the two parts of an ImageNet network.
         stride: 16 or 32.
-        pooler: any op with the common signature.
+        pooler: any op with the signature of `PoolingOp`.
         num_classes: of the data set, without background.
         mask: False leaves the mask branch out (Faster R-CNN).
-        head: `fc_dim` of the two-fc head and `mask_dim`.
+        head: `fc_dim` (of `TwoFC`) and `mask_dim` (of the mask branch).
         anchors: `sizes`, `aspect_ratios` and `offset` of `AnchorGenerator`.
         rpn: settings of `RPN`; None for a network without one.
         roi: settings of `RoIHeads`; None for a network that only proposes.
@@ -134,36 +133,19 @@ def _build_rpn(network: Network, anchors: Mapping[str, Any], rpn: Mapping[str, A
 
 
 def _build_head(
-    network: Network,
-    op: PoolingOp,
-    *,
-    num_classes: int,
-    mask: bool,
-    fc_dim: int,
-    mask_dim: int,
+    network: Network, op: PoolingOp, *, num_classes: int, mask: bool, fc_dim: int, mask_dim: int
 ) -> SharedHead | SplitHead:
-    """C4 shares res5; VGG16 brings fc6 and fc7; C5 has nothing left and gets two new fc layers."""
+    """On RoIs, C4 runs res5, VGG16 its fc6 and fc7, and C5 two new fully connected layers."""
     pooler = RoIPooler(op, stride=network.stride)
-    dim = mask_dim if mask else None
-    if network.shares_maps:
-        assert network.roi_layers is not None
-        return SharedHead(
-            pooler,
-            network.roi_layers,
-            channels=network.roi_channels,
-            pool_size=network.pool_size,
-            num_classes=num_classes,
-            mask_dim=dim,
-        )
     layers, width = network.roi_layers, network.roi_channels
+    common: dict[str, Any] = {
+        "pool_size": network.pool_size,
+        "num_classes": num_classes,
+        "mask_dim": mask_dim if mask else None,
+    }
+    if network.shares_maps:
+        assert layers is not None
+        return SharedHead(pooler, layers, channels=width, **common)
     if layers is None:
         layers, width = TwoFC(network.channels, network.pool_size, fc_dim), fc_dim
-    return SplitHead(
-        pooler,
-        layers,
-        channels=network.channels,
-        dim=width,
-        pool_size=network.pool_size,
-        num_classes=num_classes,
-        mask_dim=dim,
-    )
+    return SplitHead(pooler, layers, channels=network.channels, dim=width, **common)

@@ -1,4 +1,4 @@
-"""Which ground truth a box answers for, and which boxes a loss is taken over."""
+"""Assignment of boxes to ground truth, and the sampling of boxes for a loss (RPN and RoI heads)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ NEGATIVE, IGNORED, POSITIVE = 0, -1, 1
 
 @dataclass(frozen=True)
 class Assignment:
-    """For each of B boxes: `index` int64 ``[B]`` of its ground truth, `label` int8 ``[B]``."""
+    """For B boxes: `index` int64 ``[B]`` of the ground truth of each, and `label` int8 ``[B]``,
+    which is NEGATIVE, IGNORED or POSITIVE."""
 
     index: Tensor
     label: Tensor
@@ -25,7 +26,7 @@ def match(
         overlap: IoU ``[G, B]`` of ground truths and boxes; G may be 0 (all boxes negative).
         negative_below: boxes with a smaller best IoU are negative.
         positive_from: boxes with at least this best IoU are positive; those between are ignored.
-        allow_low_quality: also make positive whichever boxes overlap a ground truth most, however
+        allow_low_quality: also make the boxes positive that overlap a ground truth most, however
             little, so that every object has one (Faster R-CNN, section 3.1.2, rule (i)).
     """
     ground_truths, boxes = overlap.shape
@@ -38,7 +39,7 @@ def match(
     label[best >= positive_from] = POSITIVE
     if allow_low_quality:
         best_of_truth = overlap.max(dim=1).values  # [G]
-        # Ties share: every box as good as the best is rescued.
+        # Of equally good boxes all become positive.
         label[(overlap == best_of_truth[:, None]).any(dim=0)] = POSITIVE
     return Assignment(index, label)
 
@@ -46,9 +47,13 @@ def match(
 def subsample(label: Tensor, *, count: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
     """Draw at most `count` of the boxes at random: indices of positives, then of negatives.
 
-    At most ``int(count * positive_fraction)`` are positive; negatives fill up (Fast R-CNN,
-    section 2.3). Random numbers come from the default generator of the CPU, whatever the device,
-    so a seed gives the same draw everywhere.
+    At most ``int(count * positive_fraction)`` are positive, the rest negative (Fast R-CNN, section
+    2.3). Random numbers come from the CPU's default generator on every device, so that a seed gives
+    the same sample everywhere.
+
+    Used for the RPN's anchors and for RoIs alike, and before any RoI is pooled: only labels are
+    known here. Sampling that depends on losses, such as hard examples, belongs into
+    `RoIHeads.losses`, after the head has run on all RoIs.
     """
     positive = (label == POSITIVE).nonzero().squeeze(1)
     negative = (label == NEGATIVE).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""How pixels become network input. Tied to the weights: the wrong mean costs points in silence."""
+"""Normalisation of pixels, which belongs to the weights: with the wrong mean, AP is lower."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class PixelStatistics:
     channel_order: str = "rgb"
 
 
-# torchvision's ImageNet weights; also what training from scratch uses.
+# torchvision's ImageNet weights, and training from scratch.
 TORCHVISION = PixelStatistics(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-# torchvision's weights of VGG16's convolutions alone, which come from Caffe.
+# torchvision's weights of VGG16's convolutions without fc6 and fc7, which come from Caffe.
 TORCHVISION_FEATURES = PixelStatistics(
     mean=(122.99925, 116.99985, 103.9992), std=(1.0, 1.0, 1.0), channel_order="rgb"
 )
 # The original ResNet weights of MSRA, which detectron2's models start from.
 MSRA = PixelStatistics(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channel_order="bgr")
-# Detectron's weights, as Caffe's before them.
+# Detectron's weights, and Caffe's.
 DETECTRON = PixelStatistics(
     mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0), channel_order="bgr"
 )
@@ -38,9 +38,8 @@ ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}
 class Normalize(nn.Module):
     """Normalises uint8 images and pads them into one batch.
 
-    Padding is zero *after* normalisation, on the right and at the bottom, to the largest image of
-    the batch and no further. The statistics are buffers, so a checkpoint keeps them beside the
-    weights that they belong to.
+    Zeros are added *after* normalisation, on the right and at the bottom, up to the largest height
+    and width of the batch. The statistics are buffers, so a checkpoint keeps them with its weights.
     """
 
     order: Tensor
@@ -55,7 +54,7 @@ class Normalize(nn.Module):
 
     @staticmethod
     def statistics_of(state: Mapping[str, Tensor]) -> PixelStatistics:
-        """What a detector's state dict keeps of them."""
+        """The statistics in a detector's state dict."""
         order = tuple(state["normalize.order"].tolist())
         return PixelStatistics(
             mean=tuple(state["normalize.mean"].flatten().tolist()),

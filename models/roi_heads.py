@@ -1,6 +1,6 @@
-"""The second stage: which RoIs a loss is taken over, and how predictions become detections."""
+"""The second stage: RoIs are sampled for the losses, and predictions become detections."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 @dataclass(frozen=True)
 class SampledRoIs:
-    """RoIs of one image that enter the losses, the F foreground ones first.
+    """The K RoIs of one image that the losses are taken over, the F foreground ones first.
 
     Attributes:
         boxes: ``[K, 4]`` in image pixels.
         labels: int64 ``[K]``, the number of classes for background.
         truth: ``[F, 4]``, the ground-truth box of each foreground RoI.
-        masks: F segmentations.
+        masks: the ground-truth mask of each foreground RoI; empty without a mask branch.
     """
 
     boxes: Tensor
@@ -39,10 +39,12 @@ class RoIHeads(nn.Module):
     Args:
         head: pooler and layers.
         num_classes: L, without background.
-        batch_per_image, positive_fraction: RoIs of an image that the losses sample.
-        positive_from: IoU from which a RoI is foreground.
-        score_threshold, nms_iou, detections_per_image: what is kept at test time.
-        beta: where the box loss turns from quadratic to linear, in deltas; 0 is L1.
+        mask: whether there is a mask branch.
+        batch_per_image, positive_fraction: see `matching.subsample`, for the RoIs of an image.
+        positive_from: IoU with a ground-truth box from which a RoI is foreground.
+        score_threshold, nms_iou, detections_per_image: detections are those above this score, not
+            suppressed by another of their class, and at most so many.
+        beta: delta at which the box loss turns from quadratic to linear; 0 is L1.
     """
 
     def __init__(
@@ -79,37 +81,34 @@ class RoIHeads(nn.Module):
         Args:
             features: ``[N, C, H, W]``.
             proposals: N x ``[P, 4]`` in image pixels; ground-truth boxes are added to them.
-            targets: of each image.
+            targets: in the pixels of the images.
         """
         sampled = [self.sample_rois(*pair) for pair in zip(proposals, targets, strict=True)]
-        boxes = [rois.boxes for rois in sampled]
         labels = torch.cat([rois.labels for rois in sampled])  # [K]
-        foreground = (labels < self.num_classes).nonzero().squeeze(1)  # [F]
-        of_foreground = [rois.boxes[: len(rois.truth)] for rois in sampled]
-        boxes_fg = torch.cat(of_foreground)  # [F, 4]
+        foreground = [rois.boxes[: len(rois.truth)] for rois in sampled]
+        boxes_fg = torch.cat(foreground)  # [F, 4]
         truth = torch.cat([rois.truth for rois in sampled])  # [F, 4]
 
-        output = self.head.predict_boxes(features, boxes)
-        losses = box_losses(
-            output.class_logits,
-            output.deltas,
-            labels,
-            box_ops.encode(truth, boxes_fg, BOX_WEIGHTS),
-            beta=self.beta,
-        )
+        output = self.head.predict_boxes(features, [rois.boxes for rois in sampled])
+        deltas = box_ops.encode(truth, boxes_fg, BOX_WEIGHTS)
+        losses = box_losses(output.class_logits, output.deltas, labels, deltas, beta=self.beta)
         if self.mask:
-            # Only foreground RoIs have a mask; C4 goes on from the maps their boxes already have.
-            maps = None if output.maps is None else output.maps[foreground]
-            logits = self.head.predict_masks(features, of_foreground, maps)
+            # The mask loss is over foreground RoIs; C4 reuses the maps of their boxes.
+            is_foreground = (labels < self.num_classes).nonzero().squeeze(1)  # [F]
+            maps = None if output.maps is None else output.maps[is_foreground]
+            logits = self.head.predict_masks(features, foreground, maps)
             segmentations = [mask for rois in sampled for mask in rois.masks]
             target = mask_targets(segmentations, boxes_fg, self.head.mask_resolution)
-            losses |= mask_loss(logits, labels[foreground], target)
+            losses |= mask_loss(logits, labels[is_foreground], target)
         return losses
 
     @torch.no_grad()
     def sample_rois(self, proposals: Tensor, target: Target) -> SampledRoIs:
-        """Label one image's proposals and draw those that enter the losses."""
-        boxes = torch.cat((proposals, target.boxes))  # a perfect RoI for every object
+        """Label one image's proposals and sample those that the losses are taken over.
+
+        At random, before anything is pooled; see `matching.subsample`.
+        """
+        boxes = torch.cat((proposals, target.boxes))  # so that every object has a perfect RoI
         matches = match(
             box_ops.iou(target.boxes, boxes),
             negative_below=self.positive_from,
@@ -138,19 +137,15 @@ class RoIHeads(nn.Module):
         counts = [len(boxes) for boxes in proposals]
         probabilities = output.class_logits.softmax(dim=1)  # [K, L + 1]
         boxes = box_ops.decode(output.deltas, torch.cat(proposals), BOX_WEIGHTS)  # [K, 4 L]
-        detections = [
-            self.select(*of_image)
-            for of_image in zip(
-                boxes.split(counts), probabilities.split(counts), sizes, strict=True
-            )
-        ]
+        of_images = zip(boxes.split(counts), probabilities.split(counts), sizes, strict=True)
+        detections = [self.select(*of_image) for of_image in of_images]
         return self._with_masks(features, detections) if self.mask else detections
 
     def select(self, boxes: Tensor, probabilities: Tensor, size: tuple[int, int]) -> Detections:
         """Score threshold, per-class suppression and the best of one image.
 
         Args:
-            boxes: ``[P, 4 L]``, a box for every class.
+            boxes: ``[P, 4 L]``, one for each class.
             probabilities: ``[P, L + 1]``.
             size: (height, width) in pixels.
         """
@@ -163,12 +158,9 @@ class RoIHeads(nn.Module):
         return Detections(boxes=boxes[kept], scores=scores[kept], labels=label[kept])
 
     def _with_masks(self, features: Tensor, detections: list[Detections]) -> list[Detections]:
-        """Masks are predicted on the refined boxes, for the predicted class alone."""
+        """Masks are predicted in the refined boxes, for the predicted class only."""
         logits = self.head.predict_masks(features, [d.boxes for d in detections], None)
         labels = torch.cat([d.labels for d in detections])
-        own = logits[torch.arange(len(labels), device=labels.device), labels]  # [D, m, m]
-        masks = own.float().sigmoid().split([len(d) for d in detections])
-        return [
-            Detections(d.boxes, d.scores, d.labels, mask)
-            for d, mask in zip(detections, masks, strict=True)
-        ]
+        of_class = logits[torch.arange(len(labels), device=labels.device), labels]  # [D, m, m]
+        masks = of_class.float().sigmoid().split([len(d) for d in detections])
+        return [replace(d, masks=mask) for d, mask in zip(detections, masks, strict=True)]

@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from models.anchors import AnchorGenerator
 from models.losses import rpn_losses
-from models.matching import POSITIVE, match, subsample
+from models.matching import IGNORED, NEGATIVE, POSITIVE, match, subsample
 from ops import boxes as box_ops
 from ops.structures import Target
 
@@ -42,10 +42,9 @@ class RPNHead(nn.Module):
         self.conv = nn.Conv2d(channels, hidden, 3, padding=1)
         self.objectness = nn.Conv2d(hidden, anchors_per_cell, 1)
         self.deltas = nn.Conv2d(hidden, 4 * anchors_per_cell, 1)
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.01) if parameter.ndim > 1 else nn.init.zeros_(
-                parameter
-            )
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``[N, C, H, W]`` -> logits ``[N, T]`` and deltas ``[N, T, 4]``, anchors fastest."""
@@ -56,15 +55,15 @@ class RPNHead(nn.Module):
 
 
 class RPN(nn.Module):
-    """Proposes boxes, and learns to.
+    """Proposes boxes; with targets, computes its losses too.
 
     Args:
         head, anchors: its parts.
-        batch_per_image, positive_fraction: how many anchors of an image the losses sample.
-        negative_below, positive_from: IoU thresholds of an anchor's label.
-        pre_nms, post_nms: candidates kept before and after suppression, as (training, test).
-        nms_iou: suppression threshold.
-        beta: where the box loss turns from quadratic to linear, in deltas; 0 is L1.
+        batch_per_image, positive_fraction: see `matching.subsample`, for the anchors of an image.
+        negative_below, positive_from: see `matching.match`.
+        pre_nms, post_nms: boxes kept before and after suppression, as (training, test).
+        nms_iou: IoU from which the lower-scored of two boxes is suppressed.
+        beta: delta at which the box loss turns from quadratic to linear; 0 is L1.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class RPN(nn.Module):
     def forward(
         self, features: Tensor, sizes: list[tuple[int, int]], targets: list[Target] | None
     ) -> tuple[list[Proposals], dict[str, Tensor]]:
-        """Proposals of each image, and the losses where `targets` are given.
+        """Proposals of each image, and the losses if `targets` are given.
 
         Args:
             features: ``[N, C, H, W]``.
@@ -147,13 +146,10 @@ class RPN(nn.Module):
             positive, negative = subsample(
                 matches.label, count=self.batch_per_image, positive_fraction=self.positive_fraction
             )
-            label = torch.full_like(matches.label, -1)
-            label[negative] = 0
-            label[positive] = 1
+            label = torch.full_like(matches.label, IGNORED)
+            label[negative], label[positive] = NEGATIVE, POSITIVE
             labels.append(label)
-            positive = (
-                (label == POSITIVE).nonzero().squeeze(1)
-            )  # in anchor order, as the loss reads
+            positive = positive.sort().values  # `rpn_losses` takes them in the order of anchors
             truth = target.boxes[matches.index[positive]]
             target_deltas.append(box_ops.encode(truth, anchors[positive], BOX_WEIGHTS))
         return rpn_losses(

@@ -158,10 +158,13 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, chosen: Tensor) -> "Detections":
+        """Some of them; `chosen` is bool ``[D]`` or indices ``[n]``."""
+        return self._each(lambda tensor: tensor[chosen])
+
     def cpu(self) -> "Detections":
-        return Detections(
-            self.boxes.cpu(),
-            self.scores.cpu(),
-            self.labels.cpu(),
-            None if self.masks is None else self.masks.cpu(),
-        )
+        return self._each(Tensor.cpu)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Detections":
+        masks = None if self.masks is None else change(self.masks)
+        return Detections(change(self.boxes), change(self.scores), change(self.labels), masks)

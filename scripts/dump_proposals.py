@@ -1,11 +1,11 @@
-"""Write a detector's proposals for a data set, so that others can be trained on them.
+"""Write the proposals of a trained RPN to files, for training other networks on them.
 
     python train.py experiment=demo/rpn
     python scripts/dump_proposals.py checkpoint=outputs/demo/rpn/seed0
 
-makes `train.safetensors` and `val.safetensors` in the run's `proposals/` (or in `output=FOLDER`),
-as many boxes an image as the detector's `proposals.rpn.post_nms` says. A network of
-`proposals=frozen` reads them; it refuses files of other images, and of images changed since.
+writes `train.safetensors` and `val.safetensors` into the run's `proposals/` (or `output=FOLDER`),
+with `proposals.rpn.post_nms` boxes per image. Runs with `proposals=frozen` read them, and refuse
+files of other images or of images that have changed since.
 """
 
 import sys
@@ -38,32 +38,30 @@ def dump(cfg: DictConfig, overrides: list[str]) -> Path:
     """Write both files; returns their folder.
 
     Raises:
-        InputError: a checkpoint without an RPN, or one that does not fit the data set.
+        InputError: the checkpoint has no RPN, or does not fit the data set.
     """
     if not cfg.checkpoint:
         raise InputError("checkpoint is not set: give checkpoint=outputs/RUN, the run of an RPN")
     detector = load(
-        cfg.checkpoint,
-        needs=("rpn",),
-        change=lambda saved: with_overrides(saved, cfg, overrides),
+        cfg.checkpoint, needs=("rpn",), change=lambda saved: with_overrides(saved, cfg, overrides)
     )
     cfg, model = detector.config, detector.model
     data = build_data(cfg)
     detector.check_categories(data.val)
     folder = Path(cfg.output) if cfg.output else detector.folder / "proposals"
     make_folder(folder)
-    made_by = weights_digest(model.state_dict())
-    print(f"detector {made_by}")
-    model.roi_heads = None  # a network that only proposes
+    digest = weights_digest(model.state_dict())
+    print(f"detector {digest}")
+    model.roi_heads = None  # makes it a network that only proposes
     for use, (split, dataset) in enumerate((("train", data.train), ("val", data.val))):
         assert model.rpn is not None
-        # What a split is used for decides how many boxes it gets, not that they are inferred here.
+        # The training split gets the number of proposals of training, although this is inference.
         model.rpn.pre_nms = (cfg.proposals.rpn.pre_nms[use],) * 2
         model.rpn.post_nms = (cfg.proposals.rpn.post_nms[use],) * 2
         recall = ProposalRecall(dataset.ground_truth())
         records = propose(model, dataset, data.eval_transform, detector.runtime, cfg, recall)
         file = folder / f"{split}.safetensors"
-        write_proposals(file, dataset, records, detector=made_by)
+        write_proposals(file, dataset, records, detector=digest)
         figures = ", ".join(f"{name[10:]} {value:.1f}" for name, value in recall.figures().items())
         print(f"{file}: {len(dataset)} images; {figures}")
     return folder
@@ -77,16 +75,15 @@ def propose(
     cfg: DictConfig,
     recall: ProposalRecall,
 ) -> Iterator[Record]:
-    """The proposals of every image of `dataset`, in the pixels of its file, as they are computed;
-    how much of the truth they reach goes into `recall`."""
+    """The proposals of every image, in the pixels of its file; each is added to `recall` too."""
     loader = eval_loader(
         dataset, transform, batch_size=cfg.evaluation.batch_size, workers=cfg.workers
     )
     bar = tqdm(loader, "proposing", disable=not cfg.run.progress, leave=False, unit="batch")
     for batch in bar:
-        for sample, found in zip(batch.samples, detect(model, batch, runtime), strict=True):
-            recall.add(sample.image_id, found.boxes)
-            yield Record(sample.image_id, found.boxes.numpy(), found.scores.numpy())
+        for sample, proposals in zip(batch.samples, detect(model, batch, runtime), strict=True):
+            recall.add(sample.image_id, proposals.boxes)
+            yield Record(sample.image_id, proposals.boxes.numpy(), proposals.scores.numpy())
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")

@@ -1,19 +1,19 @@
-"""Find objects in one's own images and videos with a trained network.
+"""Find objects in any images and videos with a trained network.
 
     python scripts/predict.py photo.jpg --checkpoint outputs/RUN
     python scripts/predict.py photos/ "more/**/*.png" clip.mp4 --checkpoint RUN.pt --classes cat,dog
 
-Into --output go each image and video with its objects drawn over it, `detections.json` (COCO's
-result format) and `images.json` (which file, or which frame of it, an image_id is; the categories).
-A file that cannot be read is reported and left out; the exit status is then 1, and 2 where nothing
-at all could be done.
+writes each image and video with its objects drawn over it into --output, with `detections.json`
+(COCO's result format) and `images.json` (the categories, and the file and frame of each image_id).
+A file that cannot be read is reported and skipped; the exit status is then 1, and 2 if nothing
+could be predicted.
 """
 
 import argparse
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configuration import command_line
 from data.images import decode
-from data.sources import Source, find_sources
+from data.sources import find_sources
 from detector import Detector, load
 from drawing.video import reading_video, video_ending, writing_video
 from drawing.visualize import draw_detections
@@ -35,27 +35,33 @@ from judging.results import coco_results
 from ops.errors import InputError
 from ops.structures import Category, Detections
 
-BELOW = 1e-6  # the network keeps what is above its threshold, this command what reaches --score
+BELOW = 1e-6  # the network keeps scores above its threshold; this command also keeps equal ones
+
+Detect = Callable[[np.ndarray], Detections]
 
 
 @dataclass
 class Predictions:
-    """What has been found so far.
+    """Writes results into a folder.
 
     Attributes:
+        output: the folder.
         add: appends entries to detections.json.
+        categories: of the detector.
         images: the entries of images.json.
         names: of the files in the folder, in lower case, since some file systems ignore case.
-        objects: how many were found.
+        objects: number of detections.
     """
 
+    output: Path
     add: Callable[[Sequence[Any]], None]
+    categories: Sequence[Category]
     images: list[dict[str, Any]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     objects: int = 0
 
     def free_name(self, stem: str, ending: str) -> str:
-        """A file's name that no other result has: ``a.jpg``, ``a_2.jpg``, ..."""
+        """A file name that no other result has: ``a.jpg``, ``a_2.jpg``, ..."""
         number, name = 1, f"{stem}{ending}"
         while name.lower() in self.names:
             number += 1
@@ -63,25 +69,14 @@ class Predictions:
         self.names.add(name.lower())
         return name
 
-    def record(
-        self,
-        found: Detections,
-        *,
-        size: tuple[int, int],
-        categories: Sequence[Category],
-        **told: Any,
-    ) -> None:
-        """Give the next image its id, and write down what was found in it."""
+    def record(self, detections: Detections, size: tuple[int, int], **entry: Any) -> None:
+        """Write down the next image's detections; `entry` goes into images.json."""
         image_id = len(self.images) + 1
-        self.images.append({"id": image_id, **told, "height": size[0], "width": size[1]})
-        results = coco_results(
-            found,
-            image_id=image_id,
-            original_size=size,
-            category_ids=[category.id for category in categories],
-        )
+        self.images.append({"id": image_id, **entry, "height": size[0], "width": size[1]})
+        ids = [category.id for category in self.categories]
+        results = coco_results(detections, image_id=image_id, original_size=size, category_ids=ids)
         self.add(list(results.entries()))
-        self.objects += len(found)
+        self.objects += len(detections)
 
 
 def predict(
@@ -92,12 +87,12 @@ def predict(
     Args:
         inputs: as `data.sources.find_sources`.
         score: detections below it are left out.
-        labels: of the classes to be kept.
+        labels: of the classes to keep.
 
     Raises:
-        InputError: nothing at all could be read, or the results would overwrite an input.
+        InputError: no input could be read, or the results would overwrite an input.
     """
-    sources, skipped = find_sources(inputs, apart_from=output)
+    sources, skipped = find_sources(inputs, exclude=output)
     for problem in skipped:
         _report(problem)
     for source in sources:
@@ -105,97 +100,65 @@ def predict(
             raise InputError(f"{source.path}: lies in --output {output}; write into another folder")
     if not sources:
         raise InputError(f"{', '.join(map(str, inputs))}: nothing to predict; name other files")
+    wanted = torch.tensor(labels)
+
+    def detect(image: np.ndarray) -> Detections:
+        detections = detector(image)
+        return detections[(detections.scores >= score) & torch.isin(detections.labels, wanted)]
+
     with writing_list(output / "detections.json") as add:
-        done = Predictions(add)
+        results = Predictions(output, add, detector.categories)
         for source in tqdm(sources, "predicting", unit="file", disable=None):
-            action = predict_image if source.kind == "image" else predict_video
             try:
-                action(source, detector, output, done, score=score, labels=labels)
+                if source.kind == "image":
+                    predict_image(source.path, detect, results)
+                else:
+                    predict_video(source.path, detect, results)
             except InputError as error:
                 skipped.append(str(error))
                 _report(str(error))
-        if not done.images:
+        if not results.images:
             raise InputError(f"nothing predicted: none of {len(skipped)} files could be read")
     categories = [{"id": c.id, "name": c.name} for c in detector.categories]
-    write_json(
-        output / "images.json", {"images": done.images, "categories": categories, "annotations": []}
-    )
-    print(f"{done.objects} objects in {len(done.images)} images; written to {output}")
+    document = {"images": results.images, "categories": categories, "annotations": []}
+    write_json(output / "images.json", document)
+    print(f"{results.objects} objects in {len(results.images)} images; written to {output}")
     return skipped
 
 
-def predict_image(
-    source: Source,
-    detector: Detector,
-    output: Path,
-    done: Predictions,
-    *,
-    score: float,
-    labels: Sequence[int],
-) -> None:
+def predict_image(path: Path, detect: Detect, results: Predictions) -> None:
     """Find, draw and record the objects of one image."""
-    image = decode(source.path)
-    found = chosen(detector(image), score, labels)
-    jpeg = source.path.suffix.lower() in (".jpg", ".jpeg", ".jpe")
-    name = done.free_name(source.path.stem, ".jpg" if jpeg else ".png")
-    names = [category.name for category in detector.categories]
-    write_picture(output / name, draw_detections(image, found, names, min_score=score))
-    done.record(
-        found,
-        size=(image.shape[0], image.shape[1]),
-        categories=detector.categories,
-        file_name=str(source.path),
-        drawn=name,
-    )
+    image = decode(path)
+    detections = detect(image)
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg", ".jpe")
+    name = results.free_name(path.stem, ".jpg" if jpeg else ".png")
+    names = [category.name for category in results.categories]
+    write_picture(results.output / name, draw_detections(image, detections, names, min_score=0))
+    size = (image.shape[0], image.shape[1])
+    results.record(detections, size, file_name=str(path), drawn=name)
 
 
-def predict_video(
-    source: Source,
-    detector: Detector,
-    output: Path,
-    done: Predictions,
-    *,
-    score: float,
-    labels: Sequence[int],
-) -> None:
+def predict_video(path: Path, detect: Detect, results: Predictions) -> None:
     """Find, draw and record the objects of a video, one frame in memory at a time."""
-    names = [category.name for category in detector.categories]
-    with reading_video(source.path) as video:
-        name = done.free_name(source.path.stem, video_ending(video.size))
-        with writing_video(output / name, size=video.size, rate=video.rate) as write:
-            bar = tqdm(
-                video.frames, name, video.count or None, unit="frame", leave=False, disable=None
-            )
+    names = [category.name for category in results.categories]
+    with reading_video(path) as video:
+        name = results.free_name(path.stem, video_ending(video.size))
+        with writing_video(results.output / name, size=video.size, rate=video.rate) as write:
+            total = video.count or None
+            bar = tqdm(video.frames, name, total, unit="frame", leave=False, disable=None)
             for number, frame in enumerate(bar):
-                found = chosen(detector(frame), score, labels)
-                write(draw_detections(frame, found, names, min_score=score, enlarge=False))
-                done.record(
-                    found,
-                    size=video.size,
-                    categories=detector.categories,
-                    file_name=str(source.path),
-                    frame=number,
-                    drawn=name,
+                detections = detect(frame)
+                write(draw_detections(frame, detections, names, min_score=0, enlarge=False))
+                results.record(
+                    detections, video.size, file_name=str(path), frame=number, drawn=name
                 )
 
 
-def chosen(found: Detections, score: float, labels: Sequence[int]) -> Detections:
-    """The detections of at least `score` whose class is among `labels`."""
-    kept = (found.scores >= score) & torch.isin(found.labels, torch.tensor(labels))
-    return replace(
-        found,
-        boxes=found.boxes[kept],
-        scores=found.scores[kept],
-        labels=found.labels[kept],
-        masks=None if found.masks is None else found.masks[kept],
-    )
-
-
 def chosen_labels(categories: Sequence[Category], names: str | None) -> list[int]:
-    """The labels of the classes named, apart by commas; all where none is.
+    """The labels of the classes in `names`, separated by commas; all if it is None.
 
     Raises:
-        InputError: the network has no such class; says which name is the nearest.
+        InputError: the network has no such class; suggests the most similar name.
     """
     known = {category.name: label for label, category in enumerate(categories)}
     if names is None:
@@ -210,7 +173,7 @@ def chosen_labels(categories: Sequence[Category], names: str | None) -> list[int
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB ``[H, W, 3]`` in the kind that `path` ends in, atomically."""
+    """Write uint8 RGB ``[H, W, 3]`` in the format of the path's ending, atomically."""
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -234,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a .pt")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder")
     parser.add_argument("--score", type=_score, default=0.5, help="least score, 0 to 1")
-    parser.add_argument("--classes", help="names apart by commas; default: all")
+    parser.add_argument("--classes", help="names, separated by commas; default: all")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1; default: the run's")
     options = parser.parse_args(arguments)
 

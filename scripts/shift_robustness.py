@@ -1,13 +1,12 @@
-"""How much trained networks and their poolers mind where an object lies on the feature grid.
+"""How the results of trained networks and their poolers change when the image is shifted.
 
     python scripts/shift_robustness.py outputs/demo
     python scripts/shift_robustness.py outputs/demo/pool_s16/seed0 outputs/demo/align_avg_s16/seed0
     python scripts/shift_robustness.py outputs/demo --images 0 --shifts 0 4 8 12
 
-moves validation images by 0 to stride pixels, without training anything, and writes `shift.csv`,
-`shift.md` (which says how to read it) and `shift.png` into FOLDER/shift. A family's folder stands
-for all its finished runs with a second stage; runs of a variant that differ in their seed alone
-become one row.
+shifts validation images by 0 to stride pixels, trains nothing, and writes `shift.csv`, `shift.md`
+(with an explanation) and `shift.png` into FOLDER/shift. Of a family's folder, all finished runs
+with a second stage are measured; runs that differ only in their seed become one row.
 """
 
 import argparse
@@ -38,17 +37,17 @@ def probe(
     shifts: Sequence[int] | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Measure the runs that `given` stands for and write the results; returns their files.
+    """Measure runs and write the results; returns the files.
 
     Args:
         given: runs, or folders of runs.
-        output: where to write; None for `shift` in the folder that holds all that was given.
-        images: how many validation images; 0 takes all.
+        output: folder of the results; None for `shift` in the common folder of `given`.
+        images: number of validation images; 0 for all.
         shifts: in pixels; None for every eighth of the stride.
 
     Raises:
-        InputError: no finished run, runs on other data than the first, a shift or number of images
-            without sense, a run that cannot be loaded.
+        InputError: no finished run, runs on different data, an impossible shift or number of
+            images, a run that cannot be loaded.
     """
     if images < 0:
         raise InputError(f"--images {images}: give 0 (all) or more")
@@ -65,10 +64,10 @@ def probe(
 
 
 def finished_runs(path: Path) -> list[Path]:
-    """The run that lies at `path`, or those below it, without networks that only propose.
+    """The finished run in `path`, or those below it, without networks that only propose.
 
     Raises:
-        InputError: there is none that has finished.
+        InputError: there is none.
     """
     below = [path] if (path / "config.yaml").is_file() else []
     below = below or sorted(file.parent for file in path.glob("**/config.yaml"))
@@ -80,7 +79,7 @@ def finished_runs(path: Path) -> list[Path]:
 
 
 def variants_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedVariant]:
-    """The runs by variant: those that share their folder's name and all settings but the seed.
+    """The runs by variant: those with the same folder and the same settings except the seed.
 
     Args:
         base: the folder that the variants' names are relative to.
@@ -92,8 +91,8 @@ def variants_of(runs: Sequence[ShiftedRun], base: Path) -> list[ShiftedVariant]:
         name = variant.relative_to(base).as_posix() if base in variant.parents else variant.name
         settings = [f"{k}={v}" for k, v in run.settings.items() if k != "seed"]
         variants.setdefault((name, *settings), []).append(run)
-    found = [ShiftedVariant(key[0], tuple(members)) for key, members in variants.items()]
-    return sorted(found, key=_place_in_table)
+    grouped = [ShiftedVariant(key[0], tuple(members)) for key, members in variants.items()]
+    return sorted(grouped, key=_place_in_table)
 
 
 def _place_in_table(variant: ShiftedVariant) -> tuple[int, int, bool]:
@@ -107,8 +106,8 @@ def _check_same_data(folders: Sequence[Path]) -> None:
     for folder in folders:
         if _settings(folder)["data"] != first:
             raise InputError(
-                f"{folder}: its `data` is not that of {folders[0]}, so their figures do not "
-                "compare; give runs on the same data set"
+                f"{folder}: its `data` is not that of {folders[0]}, so their figures cannot be "
+                "compared; give runs on the same data set"
             )
 
 
@@ -118,15 +117,17 @@ def _settings(folder: Path) -> dict:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Move images, and see what a pooler makes of it.")
+    parser = argparse.ArgumentParser(description="Shift images and compare the results.")
     parser.add_argument("runs", nargs="+", type=Path, help="a family's folder, or runs")
-    parser.add_argument("--images", type=int, default=IMAGES, help="how many; 0 = all (100)")
-    parser.add_argument("--shifts", type=int, nargs="+", help="pixels (every eighth of the stride)")
-    parser.add_argument("--output", type=Path, help="folder of the results (shift, in the folder)")
-    words = parser.parse_args(arguments)
+    parser.add_argument("--images", type=int, default=IMAGES, help="number; 0 = all; default: 100")
+    parser.add_argument("--shifts", type=int, nargs="+", help="pixels; default: stride / 8 apart")
+    parser.add_argument("--output", type=Path, help="folder; default: shift, beside the runs")
+    options = parser.parse_args(arguments)
 
     def action() -> None:
-        paths = probe(words.runs, output=words.output, images=words.images, shifts=words.shifts)
+        paths = probe(
+            options.runs, output=options.output, images=options.images, shifts=options.shifts
+        )
         print(paths[1].read_text(encoding="utf-8"))
         print("written: " + ", ".join(map(str, paths)))
 

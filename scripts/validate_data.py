@@ -1,9 +1,9 @@
-"""Check a data set in COCO's form from end to end: annotations, files, and every pixel decoded.
+"""Check a data set in COCO's form: read its annotations and decode every image.
 
     python scripts/validate_data.py DATA/annotations/instances_train2017.json DATA/train2017
 
-Prints what is in it and what training would leave out, by reason with ids. Exit status 1 where
-training would refuse the data set, 0 otherwise.
+Prints what it holds and what training would leave out, by reason with ids. The exit status is 1 if
+training would refuse the data set, else 0.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from ops.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Validate as the command line asks; returns the exit status."""
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Check a data set in COCO's form.")
     parser.add_argument("annotations", type=Path, help="an instances_*.json")
     parser.add_argument("images", type=Path, help="the folder of its images")
-    parser.add_argument("--boxes", action="store_true", help="boxes alone: ignore `segmentation`")
+    parser.add_argument("--boxes", action="store_true", help="boxes only: ignore `segmentation`")
     parser.add_argument("--headers", action="store_true", help="do not decode the pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
     chosen = parser.parse_args(arguments)
@@ -41,20 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def validate(dataset: CocoDataset, *, workers: int, decode: bool) -> int:
     """Print what is in a data set and what is wrong with it; returns how many images are broken."""
     print(dataset.describe(most=None))
-    print_categories(dataset)
+    counts = dataset.objects_by_label.tolist()
+    for category, count in zip(dataset.categories, counts, strict=True):
+        print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
     broken = 0
     for error in broken_images(dataset, workers=workers, decode=decode):
         print(error, file=sys.stderr)
         broken += 1
     print(f"{broken} of {len(dataset)} images broken" if broken else "every image is sound")
     return broken
-
-
-def print_categories(dataset: CocoDataset) -> None:
-    """One line for each category: id, name, objects."""
-    counts = dataset.objects_by_label
-    for category, count in zip(dataset.categories, counts.tolist(), strict=True):
-        print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Networks of ours under the names, and in the order, of other programs' files."""
+"""Networks of this project, saved in the formats of other programs."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What results must score, by slow means: pycocotools itself, and matching group by group."""
+"""Slow references for the scores: pycocotools itself, and matching one group at a time."""
 
 import contextlib
 import copy
@@ -34,7 +34,7 @@ def by_pycocotools(truth: dict[str, Any], entries: list[dict[str, Any]], kind: s
 
 
 def match_one_by_one(evaluation: COCOeval) -> Matches:
-    """The matches of a finished evaluation from its IoUs, each image and class by itself."""
+    """The matches of a finished evaluation from its IoUs, one image and class at a time."""
     image_ids, category_ids = sorted(evaluation.params.imgIds), sorted(evaluation.params.catIds)
     objects = np.zeros((len(AREAS), len(image_ids), len(category_ids)), np.int32)
     nothing = np.zeros((len(AREAS), len(IOU_THRESHOLDS), 0), bool)

@@ -1,4 +1,4 @@
-"""A COCO data set of two small images, to be spoiled by the tests in one way at a time."""
+"""A COCO data set of two small images, which tests damage in one way at a time."""
 
 import copy
 import json

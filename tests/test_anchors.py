@@ -40,7 +40,7 @@ def test_cells_follow_each_other_along_rows() -> None:
 
 @pytest.mark.parametrize("size", [16, 32, 512])
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-def test_size_and_ratio_are_those_asked_for(size: int, ratio: float) -> None:
+def test_size_and_ratio_are_those_of_the_settings(size: int, ratio: float) -> None:
     ((x1, y1, x2, y2),) = AnchorGenerator(sizes=[size], aspect_ratios=[ratio], stride=16)(
         1, 1
     ).tolist()

@@ -1,4 +1,4 @@
-"""Bad annotations: one alone is left out and listed, a doubtful file is refused in one line."""
+"""A bad annotation is left out and listed; a doubtful file is refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_one_bad_annotation_is_left_out_counted_and_listed(
     assert len(dataset.read(0).target.masks) == 0
 
 
-def test_a_short_ring_among_good_ones_is_dropped_alone(tmp_path: Path) -> None:
+def test_only_the_short_ring_among_good_ones_is_dropped(tmp_path: Path) -> None:
     content = small_coco.document()
     content["annotations"][0]["segmentation"].append([1, 1, 2, 2])
     dataset = small_coco.read(tmp_path, content)

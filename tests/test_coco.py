@@ -76,7 +76,7 @@ def test_crowd_regions_are_in_the_ground_truth_and_not_in_the_target(tmp_path: P
     assert dataset.describe() == "instances.json: 2 images, 1 objects, 1 crowd regions"
 
 
-def test_images_without_objects_stay_unless_told_otherwise(tmp_path: Path) -> None:
+def test_images_without_objects_are_kept_by_default(tmp_path: Path) -> None:
     content = small_coco.document()
     del content["annotations"][0]
     assert small_coco.read(tmp_path, content).image_ids == [2, 5]
@@ -92,7 +92,7 @@ def test_boxes_partly_outside_are_clipped_for_training_and_kept_for_scoring(tmp_
     assert dataset.problems.count() == 0
 
 
-def test_without_masks_segmentation_is_not_looked_at(tmp_path: Path) -> None:
+def test_without_masks_segmentation_is_ignored(tmp_path: Path) -> None:
     content = small_coco.document()
     content["annotations"][0]["segmentation"] = [[1, 2]]
     for annotation in content["annotations"]:

@@ -109,7 +109,7 @@ def test_shifted_detections_score_what_pycocotools_says(shift: float, backend: s
         assert 0 < metrics[f"{kind}/AP"] < 100
 
 
-def _assert_judged_alike(truth: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def _assert_scores_of_pycocotools(truth: dict[str, Any], entries: list[dict[str, Any]]) -> None:
     """Both backends give pycocotools' figures and curves to the last bit."""
     results = Results.from_entries(entries)
     kinds = ("bbox", "segm")
@@ -125,21 +125,21 @@ def _assert_judged_alike(truth: dict[str, Any], entries: list[dict[str, Any]]) -
 
 @given(small_cases())
 @settings(max_examples=60, deadline=None)
-def test_any_small_case_is_judged_as_by_pycocotools(case: tuple[dict, list]) -> None:
-    _assert_judged_alike(*case)
+def test_any_small_case_scores_as_with_pycocotools(case: tuple[dict, list]) -> None:
+    _assert_scores_of_pycocotools(*case)
 
 
-def test_photographs_are_judged_as_by_pycocotools(shared: Path) -> None:
+def test_photographs_score_as_with_pycocotools(shared: Path) -> None:
     path = shared / "coco-mini" / "annotations" / "instances_val2017.json"
     truth = json.loads(path.read_text())
-    draw = random.Random(0)
+    generator = random.Random(0)
     results = [
-        {**r, "score": draw.choice([0.5, draw.random()])}
+        {**r, "score": generator.choice([0.5, generator.random()])}
         for shift in (3.0, 8.0)
         for r in _found(truth, shift)
-        if draw.random() < 0.8
+        if generator.random() < 0.8
     ]
-    _assert_judged_alike(truth, results)
+    _assert_scores_of_pycocotools(truth, results)
     assert any(a["iscrowd"] for a in truth["annotations"])
     metrics = coco_metrics(truth, results)
     assert 20 < metrics["bbox/AP"] < 90 and 20 < metrics["segm/AP"] < 90
@@ -152,8 +152,8 @@ def test_of_more_than_a_hundred_detections_of_an_image_the_best_hundred_count() 
     crowded = [
         {**right[2], "bbox": [0.0, 0.0, 3.0, 3.0], "score": 1 + k / 1000} for k in range(101)
     ]
-    _assert_judged_alike(truth, [*right, *wrong])
-    _assert_judged_alike(truth, [*right, *crowded])
+    _assert_scores_of_pycocotools(truth, [*right, *wrong])
+    _assert_scores_of_pycocotools(truth, [*right, *crowded])
     alone, beside = (coco_metrics(truth, right + more) for more in ([], crowded))
     assert beside["bbox/AR100"] < alone["bbox/AR100"]
 
@@ -211,7 +211,7 @@ def _mask(outline: list[list[float]]) -> dict[str, Any]:
     return {"size": list(SIZE), "counts": rle["counts"].decode()}
 
 
-def test_the_size_of_a_mask_is_its_own_area_not_its_boxs() -> None:
+def test_the_size_of_a_mask_is_its_area_not_that_of_its_box() -> None:
     """A missed small object: a thin wrong mask in a medium box counts against small ones."""
     truth = _truth()
     results = _found(truth)
@@ -234,7 +234,7 @@ def test_each_category_has_its_ap_and_one_without_objects_has_none() -> None:
     assert metrics["bbox/AP"] == pytest.approx(50)
 
 
-def test_categories_of_one_name_are_told_apart_by_id() -> None:
+def test_categories_of_the_same_name_are_listed_with_their_ids() -> None:
     truth = _truth()
     truth["categories"] = [{"id": 3, "name": "a"}, {"id": 8, "name": "a"}]
     metrics = coco_metrics(truth, _found(truth), iou_types=("bbox",), per_category=True)
@@ -254,13 +254,13 @@ def test_no_detections_at_all_score_zero_with_a_warning(
     assert "no detections at all" in caplog.text
 
 
-def test_boxes_alone_need_no_masks() -> None:
+def test_scoring_boxes_only_needs_no_masks() -> None:
     truth = _truth()
     results = [{k: v for k, v in r.items() if k != "segmentation"} for r in _found(truth)]
     metrics = coco_metrics(truth, results, iou_types=("bbox",))
     assert metrics["bbox/AP"] == pytest.approx(100)
     assert not any(key.startswith("segm") for key in metrics)
-    with pytest.raises(InputError, match="detection 0: is of no mask, and masks are to be scored"):
+    with pytest.raises(InputError, match="detection 0: has no mask, but masks are scored"):
         coco_metrics(truth, results)
 
 
@@ -271,7 +271,7 @@ def test_boxes_alone_need_no_masks() -> None:
         ({"category_id": 1}, "detection 0: is of category 1, which the annotations do not have"),
     ],
 )
-def test_detections_of_something_else_are_refused(change: dict, message: str) -> None:
+def test_detections_of_other_data_are_refused(change: dict, message: str) -> None:
     truth = _truth()
     results = _found(truth)
     results[0] |= change
@@ -305,7 +305,7 @@ class _Broken:
     [(None, "import of hotcoco halted"), (_Broken(), "index out of bounds")],
     ids=["missing", "broken"],
 )
-def test_without_hotcoco_pycocotools_judges_and_one_line_says_so(
+def test_without_hotcoco_pycocotools_is_used_with_a_warning(
     module: Any, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     truth = _truth()
@@ -313,7 +313,7 @@ def test_without_hotcoco_pycocotools_judges_and_one_line_says_so(
     monkeypatch.setitem(sys.modules, "hotcoco", module)
     assert coco_metrics(truth, _found(truth, 4.0)) == expected
     (record,) = caplog.records
-    assert reason in record.message and "pycocotools takes its place" in record.message
+    assert reason in record.message and "pycocotools is used instead" in record.message
     assert "\n" not in record.message
 
 
@@ -384,7 +384,7 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
         ([{**GOOD, "segmentation": [[0, 0]]}], "segmentation that is no compressed RLE"),
     ],
 )
-def test_saved_detections_that_are_none(tmp_path: Path, content: Any, message: str) -> None:
+def test_other_files_are_refused_as_detections(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "detections.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message) as caught:

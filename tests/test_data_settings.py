@@ -48,7 +48,7 @@ def test_a_data_set_in_coco_s_form_builds(tmp_path: Path, name: str) -> None:
 def test_nuclei_are_magnified_alike_in_training_and_evaluation(shared: Path) -> None:
     data = build("nuclei", root=str(shared / "nuclei"))
     for index in range(0, len(data.val), 40):
-        height, width = data.val.size(index)
+        height, width = data.val.entry(index).size
         assert data.eval_transform(data.val.read(index)).image.shape == (3, 2 * height, 2 * width)
     scales = []
     for seed in range(12):
@@ -58,7 +58,7 @@ def test_nuclei_are_magnified_alike_in_training_and_evaluation(shared: Path) -> 
     assert {1.75, 2.0, 2.25} == set(scales)
 
 
-def test_a_selection_is_learned_and_judged(tmp_path: Path) -> None:
+def test_a_selection_is_used_for_training_and_validation(tmp_path: Path) -> None:
     small_coco.write(tmp_path, small_coco.document())
     select = {"count": 1, "min_objects": 1, "max_objects": 3, "min_area": 32.0}
     data = build("coco", root=str(tmp_path), select=select, val_on_train=True, **SMALL)

@@ -37,7 +37,7 @@ def test_whole_numbers(value: Any, expected: int | None) -> None:
     + [("True", True), ("no", False), (None, False), (False, False), (True, True), ("", False)]
     + [(x, None) for x in (2, -1, "maybe", "2", [], {}, 0.5)],
 )
-def test_flags_are_never_true_because_a_text_is_there(value: Any, expected: bool | None) -> None:
+def test_flags_are_not_true_for_any_text(value: Any, expected: bool | None) -> None:
     if expected is not None:
         assert flag(value) is expected
         return
@@ -51,7 +51,7 @@ def test_texts_and_numbers() -> None:
         with pytest.raises(ValueError, match="is no text"):
             text(wrong)
     for wrong in (None, True, "x", [], math.inf, 10**400):
-        with pytest.raises(ValueError):  # noqa: PT011 - float() has words of its own
+        with pytest.raises(ValueError):  # noqa: PT011 - the messages are those of float()
             number(wrong)
 
 
@@ -110,7 +110,7 @@ def test_a_point_far_outside_is_cut_to_the_surroundings(tmp_path: Path, far: flo
     assert np.abs(kept).max() <= 60  # the image is 20 x 30: itself and as much again on each side
 
 
-def test_a_ring_wholly_elsewhere_leaves_its_annotation_out(tmp_path: Path) -> None:
+def test_an_annotation_far_outside_the_image_is_left_out(tmp_path: Path) -> None:
     ring = [1e6, 1e6, 1e6 + 9, 1e6, 1e6, 1e6 + 9]
     dataset = small_coco.read(tmp_path, _changed(segmentation=[ring]))
     assert dataset.problems.count() == 1
@@ -124,7 +124,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str
         small_coco.read(tmp_path, content)
 
 
-def test_links_that_lead_out_of_the_folder_are_refused_unless_asked_for(tmp_path: Path) -> None:
+def test_links_that_lead_out_of_the_folder_are_refused_by_default(tmp_path: Path) -> None:
     path = small_coco.write(tmp_path / "set", small_coco.document())
     image = path.parent / "images/two.png"
     image.rename(tmp_path / "elsewhere.png")

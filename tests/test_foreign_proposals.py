@@ -1,4 +1,4 @@
-"""Proposals of detectron2 and Detectron are read, in their layouts and with their liberties."""
+"""Files of proposals of detectron2 and Detectron are read, in all their layouts."""
 
 import os
 import pickle
@@ -149,7 +149,9 @@ class Calls:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_that_would_run_something_is_refused_unrun(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(
+    tmp_path: Path, protocol: int
+) -> None:
     mark = tmp_path / "ran"
     evil = content(cfg=Calls(os.mkdir, str(mark)))
     text = refusal(written(tmp_path, evil, protocol))
@@ -165,7 +167,7 @@ def test_a_pickle_that_was_cut_short_is_refused(tmp_path: Path) -> None:
         assert "is no file of proposals, or is damaged" in refusal(path)
 
 
-def test_a_detector_that_the_file_does_not_name_cannot_be_asked_for(tmp_path: Path) -> None:
+def test_a_required_detector_must_be_named_by_the_file(tmp_path: Path) -> None:
     assert "does not name its detector" in refusal(written(tmp_path, content()), detector="0123")
 
 

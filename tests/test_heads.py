@@ -71,7 +71,7 @@ def test_shapes_of_the_shared_head(pool_size: int) -> None:
     assert head.mask_resolution == 14
 
 
-def test_masks_go_on_from_the_boxes_maps() -> None:
+def test_masks_reuse_the_maps_of_the_boxes() -> None:
     head = shared_head()
     maps = head.predict_boxes(FEATURES, BOXES).maps
     assert maps is not None
@@ -80,7 +80,7 @@ def test_masks_go_on_from_the_boxes_maps() -> None:
     assert torch.allclose(head.predict_masks(FEATURES, [], maps[1:2]), again[1:2], atol=1e-6)
 
 
-def test_the_shared_head_judges_boxes_by_the_mean_of_their_map() -> None:
+def test_the_shared_head_classifies_boxes_by_the_mean_of_their_map() -> None:
     head = shared_head()
     output = head.predict_boxes(FEATURES, BOXES)
     assert output.maps is not None

@@ -134,11 +134,11 @@ def test_cmyk_photographs_read(tmp_path: Path) -> None:
 
 
 def _rotated(path: Path, kind: str) -> bytes:
-    """A 30 x 20 file whose EXIF says: turn a quarter to the right to look at it."""
+    """A 30 x 20 file whose EXIF says: rotate by 90 degrees to the right."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.zeros((20, 30, 3), np.uint8)
-    pixels[:, :15] = 255  # left in the file, so above when looked at
+    pixels[:, :15] = 255  # left in the file, so at the top after the rotation
     Image.fromarray(pixels).save(path, format=kind, exif=exif)
     return path.read_bytes()
 
@@ -178,7 +178,7 @@ def _jpeg(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x00" * 64, b"ftypmp42\xff\xda\x00\xff\xd8\xff\xdabits"])
-def test_a_jpeg_ends_where_its_own_marks_end(tmp_path: Path, tail: bytes) -> None:
+def test_a_jpeg_ends_where_its_markers_end(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(_jpeg(tmp_path) + tail)
     assert read_image(path, (24, 32)).shape == (3, 24, 32)

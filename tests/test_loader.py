@@ -1,4 +1,4 @@
-"""The order of batches, their independence of processes, and what a worker's failure looks like."""
+"""The order of batches, that it does not depend on processes, and errors in workers."""
 
 import itertools
 from pathlib import Path
@@ -18,7 +18,7 @@ TRANSFORM = TrainTransform(short_edges=(16, 20, 24), long_edge=64, brightness=0.
 
 
 def make_dataset(folder: Path, tall: int = 5, wide: int = 8) -> CocoDataset:
-    """A data set of `tall` images 20 x 30 and `wide` images 30 x 20, each of its own grey."""
+    """A data set of `tall` images 20 x 30 and `wide` images 30 x 20, each with another grey."""
     content = small_coco.document()
     small_coco.write(folder, content)
     originals = {image["id"]: image for image in content["images"]}
@@ -36,13 +36,11 @@ def take(count: int, dataset: CocoDataset, **options: int) -> list[Batch]:
     return list(itertools.islice(train_loader(dataset, TRANSFORM, **chosen), count))
 
 
-def same(one: Batch, other: Batch) -> bool:
-    return all(
-        a.image_id == b.image_id
-        and torch.equal(a.image, b.image)
-        and torch.equal(a.target.boxes, b.target.boxes)
-        for a, b in zip(one.samples, other.samples, strict=True)
-    )
+def assert_same(batch: Batch, expected: Batch) -> None:
+    for a, b in zip(batch.samples, expected.samples, strict=True):
+        assert a.image_id == b.image_id
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.target.boxes, b.target.boxes)
 
 
 def test_order_is_a_function_of_the_seed_and_batches_are_of_one_orientation() -> None:
@@ -73,24 +71,24 @@ def test_fewer_images_than_a_batch_still_fill_it() -> None:
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
-    alone = take(6, dataset)
-    for batch, other in zip(alone, take(6, dataset, workers=2), strict=True):
-        assert same(batch, other)
-    assert len({tuple(s.image.shape) for b in alone for s in b.samples}) > 2
+    expected = take(6, dataset)
+    for expected_batch, batch in zip(expected, take(6, dataset, workers=2), strict=True):
+        assert_same(batch, expected_batch)
+    assert len({tuple(s.image.shape) for b in expected for s in b.samples}) > 2
 
 
-def test_the_same_image_is_augmented_anew_in_each_epoch(tmp_path: Path) -> None:
+def test_the_same_image_is_augmented_differently_in_each_epoch(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, tall=1, wide=0)
     (batch,) = take(1, dataset, batch_size=6)
     assert len({s.image.sum().item() for s in batch.samples}) > 3
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_resumed_run_gets_the_same_batches(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     whole = take(12, dataset)
     for start in (1, 7, 11):
         (resumed,) = take(1, dataset, start=start)
-        assert same(resumed, whole[start])
+        assert_same(resumed, whole[start])
 
 
 def test_ranks_share_the_batches_of_a_single_process(tmp_path: Path) -> None:
@@ -98,7 +96,7 @@ def test_ranks_share_the_batches_of_a_single_process(tmp_path: Path) -> None:
     whole = take(5, dataset, batch_size=4)
     shares = [take(5, dataset, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
     for batch, left, right in zip(whole, *shares, strict=True):
-        assert same(batch, Batch(left.samples + right.samples))
+        assert_same(batch, Batch(left.samples + right.samples))
 
 
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 1), (2, 1), (3, 4), (20, 2)])
@@ -111,7 +109,7 @@ def test_evaluation_sees_each_image_once(tmp_path: Path, world_size: int, batch_
         )
         batches = list(loader)
         assert len(batches) == len(loader)
-        assert len(list(loader)) == len(loader)  # it can be gone through again
+        assert len(list(loader)) == len(loader)  # it can be iterated again
         seen += [sample.image_id for batch in batches for sample in batch.samples]
     assert seen == dataset.image_ids
 
@@ -121,11 +119,11 @@ def test_evaluation_with_workers_equals_that_without(tmp_path: Path) -> None:
     loaders = [eval_loader(dataset, EvalTransform(20), workers=workers) for workers in (0, 2)]
     for _ in range(2):
         for batch, other in zip(*loaders, strict=True):
-            assert same(batch, other)
+            assert_same(batch, other)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_arrives_as_one_line(tmp_path: Path, workers: int) -> None:
+def test_a_broken_image_raises_an_error_of_one_line(tmp_path: Path, workers: int) -> None:
     dataset = make_dataset(tmp_path)
     (tmp_path / "images/two.png").write_text("no image")
     loaders = (

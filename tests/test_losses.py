@@ -1,4 +1,4 @@
-"""The five losses against values computed by hand, and their edges."""
+"""The five losses against values computed with pencil and paper, and their edge cases."""
 
 import math
 
@@ -25,7 +25,7 @@ def _rpn(labels: list[list[int]], targets: Tensor, **changes: float) -> dict[str
     return rpn_losses(logits, deltas, torch.tensor(labels, dtype=torch.int8), targets, **settings)
 
 
-def test_rpn_losses_by_hand() -> None:
+def test_rpn_losses_have_the_computed_values() -> None:
     # Positives: (image 0, anchor 1) with deltas 4..7 and (1, 0) with 12..15; (1, 1) is background.
     targets = torch.tensor([[4.0, 5.0, 6.0, 9.0], [12.0, 12.0, 14.0, 15.0]])
     losses = _rpn([[-1, 1, -1], [1, 0, -1]], targets)
@@ -40,13 +40,13 @@ def test_rpn_losses_ignore_what_is_not_sampled() -> None:
     assert losses["loss_rpn_box"] == 0
 
 
-def test_rpn_losses_without_objects_teach_objectness_alone() -> None:
+def test_rpn_losses_without_objects_have_no_box_term() -> None:
     losses = _rpn([[0, -1, -1], [-1, 0, -1]], torch.zeros(0, 4))
     assert losses["loss_rpn_cls"].item() == pytest.approx(2 * math.log(2) / 4)
     assert losses["loss_rpn_box"] == 0
 
 
-def test_box_losses_by_hand() -> None:
+def test_box_losses_have_the_computed_values() -> None:
     logits = torch.zeros(4, 3)  # two classes and the background: probability 1/3 each
     deltas = torch.zeros(4, 8)
     deltas[1, 4:] = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -78,7 +78,7 @@ def test_box_losses_without_rois_are_zero_and_still_part_of_the_graph() -> None:
     assert logits.grad is not None
 
 
-def test_mask_loss_looks_at_the_true_class_alone() -> None:
+def test_mask_loss_depends_on_the_true_class_only() -> None:
     logits = torch.full((2, 3, 2, 2), 50.0)  # a wrong class would cost about 25 or 50
     logits[0, 1] = 0.0
     logits[1, 2] = torch.tensor([[math.log(3), -math.log(3)], [0.0, 0.0]])

@@ -84,7 +84,7 @@ def losses(model: MaskRCNN, *arguments: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_targets_ask_for_losses_and_their_absence_for_detections(training: bool) -> None:
+def test_losses_with_targets_and_detections_without(training: bool) -> None:
     model = build().train(training)
     terms = losses(model, IMAGES, TARGETS)
     assert set(terms) == LOSSES
@@ -133,7 +133,7 @@ def test_without_masks_it_is_faster_rcnn() -> None:
     assert not any("mask" in name for name in model.state_dict())
 
 
-def test_an_image_without_objects_teaches_background() -> None:
+def test_an_image_without_objects_has_a_background_loss() -> None:
     model = build()
     terms = losses(model, IMAGES[:1], [objects()])
     assert terms["loss_rpn_cls"] > 0
@@ -148,7 +148,7 @@ def test_an_image_without_objects_among_others() -> None:
     assert all(torch.isfinite(term) and term > 0 for term in terms.values())
 
 
-def test_given_proposals_take_the_rpns_place() -> None:
+def test_given_proposals_replace_those_of_the_rpn() -> None:
     boxes = [t.boxes + 1 for t in TARGETS]
     model = build()
     assert set(losses(model, IMAGES, TARGETS, boxes)) == {"loss_cls", "loss_box", "loss_mask"}
@@ -172,7 +172,7 @@ def test_a_network_without_rpn_must_be_given_proposals() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "frozen"])
-def test_no_rois_at_all_spoil_nothing(norm: str) -> None:
+def test_no_rois_at_all_give_finite_losses(norm: str) -> None:
     def backbone(stride: int) -> Any:
         return resnet(
             stride=stride,
@@ -193,7 +193,7 @@ def test_no_rois_at_all_spoil_nothing(norm: str) -> None:
 # Images side by side
 
 
-def test_an_image_beside_one_of_its_size_is_not_disturbed() -> None:
+def test_another_image_of_the_same_size_changes_no_detections() -> None:
     model = build().eval()
     image, other = picture(64, 96), picture(64, 96, seed=5)
     alone, beside = detections(model, [image])[0], detections(model, [image, other])[0]
@@ -201,7 +201,7 @@ def test_an_image_beside_one_of_its_size_is_not_disturbed() -> None:
     assert torch.allclose(alone.scores, beside.scores, atol=1e-5)
 
 
-def test_padding_disturbs_no_more_than_the_cells_that_see_it() -> None:
+def test_padding_changes_only_the_cells_whose_field_reaches_it() -> None:
     def frozen(stride: int) -> Any:
         return resnet(
             stride=stride, blocks=(1, 1, 1, 1), bottleneck=False, stem_channels=8, width=8
@@ -226,7 +226,7 @@ def test_the_order_of_images_is_the_order_of_detections() -> None:
         assert torch.allclose(one.scores, other.scores, atol=1e-5)
 
 
-def test_the_channels_are_turned_where_the_weights_want_blue_first() -> None:
+def test_channels_are_reversed_if_the_weights_are_bgr() -> None:
     model = build().eval()
     model.normalize = Normalize(MSRA)
     image = picture(32, 32)
@@ -235,7 +235,7 @@ def test_the_channels_are_turned_where_the_weights_want_blue_first() -> None:
     assert torch.allclose(network_input, expected)
 
 
-def test_a_strange_callable_is_a_pooler_too() -> None:
+def test_any_callable_can_be_the_pooler() -> None:
     calls = []
 
     def average_everything(features: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Match results: equal to pycocotools' own, whatever multiset of the images they are scored on."""
+"""Match results are those of pycocotools, and so is AP over any multiset of the images."""
 
 import dataclasses
 from pathlib import Path
@@ -20,31 +20,31 @@ CATEGORIES = [{"id": k, "name": str(k)} for k in (2, 5, 9)]  # nothing is of the
 
 def _made_up(seed: int = 0, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Boxes of all sizes, some crowds, and detections shifted, doubled, missing and invented."""
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image in range(1, images + 1):
-        for _ in range(draw.integers(0, 6)):
-            side = draw.choice([15, 40, 70, 150, 200], 2) * draw.uniform(0.7, 1.3, 2)
-            box = [*draw.uniform(0, 300, 2), *side]
-            about = {"image_id": image, "category_id": int(draw.choice([2, 5]))}
+        for _ in range(generator.integers(0, 6)):
+            side = generator.choice([15, 40, 70, 150, 200], 2) * generator.uniform(0.7, 1.3, 2)
+            box = [*generator.uniform(0, 300, 2), *side]
+            about = {"image_id": image, "category_id": int(generator.choice([2, 5]))}
             annotations.append(
                 {
                     "id": len(annotations),
                     **about,
                     "bbox": box,
                     "area": box[2] * box[3],
-                    "iscrowd": int(draw.random() < 0.15),
+                    "iscrowd": int(generator.random() < 0.15),
                 }
             )
-            for _ in range(draw.integers(0, 4)):
-                moved = np.array(box) + draw.normal(0, 0.08, 4) * [*side, *side]
-                score = float(draw.random())
+            for _ in range(generator.integers(0, 4)):
+                moved = np.array(box) + generator.normal(0, 0.08, 4) * [*side, *side]
+                score = float(generator.random())
                 results.append({**about, "bbox": moved.clip(1).tolist(), "score": score})
-        for _ in range(draw.integers(0, 5)):
-            about = {"image_id": image, "category_id": int(draw.choice([2, 5, 9]))}
-            box = [*draw.uniform(0, 300, 2), *draw.uniform(5, 200, 2)]
-            results.append({**about, "bbox": box, "score": float(draw.random())})
+        for _ in range(generator.integers(0, 5)):
+            about = {"image_id": image, "category_id": int(generator.choice([2, 5, 9]))}
+            box = [*generator.uniform(0, 300, 2), *generator.uniform(5, 200, 2)]
+            results.append({**about, "bbox": box, "score": float(generator.random())})
     truth = {
         "images": [{"id": k, "height": 600, "width": 600} for k in range(1, images + 1)],
         "categories": CATEGORIES,
@@ -72,7 +72,7 @@ def _assert_equal(a: Matches, b: Matches) -> None:
 def _written_out(
     truth: dict[str, Any], results: list[dict[str, Any]], counts: np.ndarray
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The multiset as a data set: every copy of an image is an image of its own."""
+    """The multiset as a data set: every copy of an image is another image."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ def test_all_at_once_matches_as_one_by_one(case: tuple[dict, list]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_detection_fares_as_in_pycocotools(seed: int) -> None:
+def test_each_detection_is_matched_as_by_pycocotools(seed: int) -> None:
     case = _made_up(seed)
     matches = _matched(*case)
     evaluation = by_pycocotools(*case, "bbox")
@@ -118,13 +118,15 @@ def test_each_detection_fares_as_in_pycocotools(seed: int) -> None:
     assert matches.tp[0, 0].any() and matches.ignored[0, 0].any()
 
 
-def test_a_hundred_of_three_hundred_detections_count_and_the_surest_is_matched_first() -> None:
+def test_a_hundred_of_three_hundred_detections_count_and_the_highest_score_is_matched_first() -> (
+    None
+):
     truth, _ = _made_up(images=1)
     box = [0.0, 0.0, 20.0, 20.0]
     about = {"image_id": 1, "category_id": 2, "bbox": box}
     truth["annotations"] = [{**about, "area": 400.0, "iscrowd": 0} for _ in range(3)]
-    draw = np.random.default_rng(0)
-    entries = [{**about, "score": float(score)} for score in draw.random(300)]
+    generator = np.random.default_rng(0)
+    entries = [{**about, "score": float(score)} for score in generator.random(300)]
     matches = _matched(truth, entries)
     _assert_equal(matches, match_one_by_one(by_pycocotools(truth, entries, "bbox")))
     assert len(matches.scores) == 100
@@ -181,7 +183,7 @@ def test_counted_images_score_as_the_same_images_written_out() -> None:
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
 
 
-def test_many_multisets_are_each_scored_as_if_alone() -> None:
+def test_many_multisets_score_as_each_one_separately() -> None:
     matches = _matched(*_made_up(2))
     counts = np.random.default_rng(2).multinomial(12, np.full(12, 1 / 12), 1203)
     together = average_precision(matches, counts)

@@ -23,21 +23,21 @@ def _match(overlap: Tensor, *, allow_low_quality: bool) -> Assignment:
     )
 
 
-def test_thresholds_decide_and_the_larger_overlap_names_the_truth() -> None:
+def test_thresholds_give_the_label_and_the_larger_overlap_the_object() -> None:
     matches = _match(OVERLAP, allow_low_quality=False)
     assert matches.index.tolist() == [0, 1, 0, 0, 0]
     # 0.7 is positive ("from"), 0.3 is ignored (not "below" it).
     assert matches.label.tolist() == [POSITIVE, NEGATIVE, IGNORED, IGNORED, POSITIVE]
 
 
-def test_the_best_box_of_an_unanswered_truth_is_rescued() -> None:
+def test_the_best_box_of_an_object_without_positives_is_positive() -> None:
     matches = _match(OVERLAP, allow_low_quality=True)
     assert matches.label.tolist() == [POSITIVE, NEGATIVE, POSITIVE, IGNORED, POSITIVE]
-    # It answers for the truth it overlaps most, which need not be the one that rescued it.
+    # It is assigned to the object that it overlaps most, which may be another one.
     assert matches.index[2] == 0
 
 
-def test_boxes_that_tie_for_the_best_are_all_rescued() -> None:
+def test_equally_good_best_boxes_are_all_positive() -> None:
     overlap = torch.tensor([[0.2, 0.4, 0.4, 0.1]])
     labels = _match(overlap, allow_low_quality=True).label.tolist()
     assert labels == [NEGATIVE, POSITIVE, POSITIVE, NEGATIVE]
@@ -67,7 +67,7 @@ def _labels(positives: int, negatives: int, ignored: int) -> Tensor:
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5), st.integers(1, 32))
 @settings(deadline=None)
-def test_counts_and_kinds_of_what_is_drawn(
+def test_numbers_and_labels_of_the_sample(
     positives: int, negatives: int, ignored: int, count: int
 ) -> None:
     label = _labels(positives, negatives, ignored)
@@ -80,17 +80,17 @@ def test_counts_and_kinds_of_what_is_drawn(
     assert len(drawn.unique()) == len(drawn)
 
 
-def test_a_seed_repeats_the_draw_and_another_changes_it() -> None:
+def test_a_seed_gives_the_same_sample_and_another_seed_another() -> None:
     label = _labels(50, 50, 0)
 
-    def draw(seed: int) -> list[int]:
+    def sample(seed: int) -> list[int]:
         torch.manual_seed(seed)
         return torch.cat(subsample(label, count=20, positive_fraction=0.5)).tolist()
 
-    assert draw(3) == draw(3) != draw(4)
+    assert sample(3) == sample(3) != sample(4)
 
 
-def test_every_box_can_be_drawn() -> None:
+def test_every_box_can_be_sampled() -> None:
     label = torch.tensor([NEGATIVE] * 8, dtype=torch.int8)
     drawn = {int(subsample(label, count=1, positive_fraction=0.5)[1]) for _ in range(300)}
     assert drawn == set(range(8))

@@ -11,7 +11,7 @@ def test_each_channel_has_its_own_mean_and_deviation() -> None:
     assert Normalize(statistics)([image]).flatten().tolist() == [2, 3, -4]
 
 
-def test_blue_comes_first_where_the_weights_say_so() -> None:
+def test_blue_comes_first_if_the_weights_are_bgr() -> None:
     rgb = torch.tensor([200, 100, 50], dtype=torch.uint8).view(3, 1, 1)
     expected = torch.tensor([50 - 103.53, 100 - 116.28, 200 - 123.675])  # blue, green, red
     assert torch.allclose(Normalize(MSRA)([rgb]).flatten(), expected)

@@ -1,4 +1,4 @@
-"""Objects found in one's own images and videos."""
+"""scripts/predict.py: objects in images and videos."""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, drawings: Path) -> Path:
 
 
 def changed(run: Path, path: Path, **content: Any) -> Path:
-    """The run's checkpoint with other content, as a file of its own."""
+    """The run's checkpoint with other content, as another file."""
     checkpoint = replace(load_checkpoint(run / "checkpoints/last.pt"), **content)
     model = torch.nn.Module()
     model.state_dict = lambda: checkpoint.model  # type: ignore[method-assign,assignment]
@@ -93,7 +93,7 @@ def described(output: Path) -> list[dict[str, Any]]:
     return json.loads((output / "images.json").read_text())["images"]
 
 
-def test_predictions_are_the_evaluations_own(run: Path, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_evaluation(run: Path, tmp_path: Path) -> None:
     detector = load(run)
     data = build_data(detector.config)
     expected = evaluate(
@@ -148,7 +148,7 @@ def test_low_scores_are_left_out(run: Path, tmp_path: Path) -> None:
     assert sorted(left) == [score for score in scores if score >= middle]
 
 
-def test_classes_that_are_not_asked_for_are_left_out(run: Path, tmp_path: Path) -> None:
+def test_only_chosen_classes_are_kept(run: Path, tmp_path: Path) -> None:
     predict(run, tmp_path / "all", [run / "images"])
     ids = {entry["category_id"] for entry in entries(tmp_path / "all")}
     categories = {c.id: c.name for c in load(run).categories}
@@ -172,7 +172,7 @@ def refused(capsys: pytest.CaptureFixture[str], run: Path, output: Path, *words:
     return errors[-1]
 
 
-def test_an_unknown_class_is_answered_with_the_nearest(
+def test_an_unknown_class_gets_the_most_similar_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, run, tmp_path, run / "images", "--classes", "bar,cresent")
@@ -244,8 +244,8 @@ def _no_frames(path: Path) -> None:
 BAD = [
     ("text.jpg", _text, "does not decode"),
     ("short.jpg", _cut_short, "does not decode"),
-    ("notes.txt", _text, "no video that can be read"),
-    ("nothing.mp4", Path.touch, "no video that can be read"),
+    ("notes.txt", _text, "neither an image nor a video"),
+    ("nothing.mp4", Path.touch, "neither an image nor a video"),
     ("still.avi", _no_frames, "a video without a frame"),
     ("absent.png", None, "no such file"),
     ("absent/*.png", None, "matches nothing"),
@@ -309,7 +309,7 @@ def test_a_network_trained_in_float16_predicts_without_a_gpu(run: Path, tmp_path
     assert load(checkpoint, device="cpu").runtime.precision == "float32"
 
 
-def test_settings_younger_than_a_checkpoint_are_supplied(run: Path, tmp_path: Path) -> None:
+def test_settings_newer_than_a_checkpoint_get_defaults(run: Path, tmp_path: Path) -> None:
     config = OmegaConf.create(load_checkpoint(run / "checkpoints/last.pt").config_text)
     del config.proposals["files"], config["proposals_only"]  # version 0.1 had neither
     checkpoint = changed(run, tmp_path / "old.pt", config_text=OmegaConf.to_yaml(config))
@@ -338,7 +338,7 @@ def test_folders_and_patterns_give_their_files_once(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     found, problems = find_sources(
-        [tmp_path / "odd [1].png", f"{tmp_path}/*.png", tmp_path], apart_from=tmp_path / "out"
+        [tmp_path / "odd [1].png", f"{tmp_path}/*.png", tmp_path], exclude=tmp_path / "out"
     )
     names = [source.path.relative_to(tmp_path).as_posix() for source in found]
     assert names == ["odd [1].png", "b.png", "a.JPG", "deep/c.mp4"]
@@ -348,7 +348,7 @@ def test_folders_and_patterns_give_their_files_once(tmp_path: Path) -> None:
 
 def test_an_image_of_an_unusual_ending_is_known_by_its_content(tmp_path: Path) -> None:
     image(tmp_path / "a.png").rename(tmp_path / "a.scan")
-    found, _ = find_sources([tmp_path / "a.scan"], apart_from=tmp_path)
+    found, _ = find_sources([tmp_path / "a.scan"], exclude=tmp_path)
     assert found[0].kind == "image"
 
 

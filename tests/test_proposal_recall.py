@@ -56,6 +56,6 @@ def test_crowd_regions_and_other_images_do_not_count() -> None:
     assert proposal_recall(truth(), [])["proposals/AR100"] == 0.0
 
 
-def test_the_surest_pair_is_taken_first() -> None:
+def test_the_pair_of_the_largest_iou_is_taken_first() -> None:
     overlaps = torch.tensor([[0.9, 0.8], [0.85, 0.1]])
     assert best_overlaps(overlaps).tolist() == pytest.approx([0.9, 0.1])

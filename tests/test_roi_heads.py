@@ -59,7 +59,7 @@ def make_heads(**settings: object) -> RoIHeads:
 
 
 def proposals(count: int = 40, jitter: float = 4.0) -> Tensor:
-    """Boxes about the objects, then as many elsewhere."""
+    """Boxes near the objects, then as many far from them."""
     generator = torch.Generator().manual_seed(0)
     near = TRUTH.repeat(count, 1)[:count] + jitter * torch.randn(count, 4, generator=generator)
     corner = torch.rand(count, 2, generator=generator) * 80
@@ -92,7 +92,7 @@ def test_objects_are_rois_themselves_even_without_proposals() -> None:
     assert torch.equal(rois.boxes, rois.truth)
 
 
-def test_an_image_without_objects_has_background_alone() -> None:
+def test_an_image_without_objects_has_only_background() -> None:
     rois = make_heads(batch_per_image=16).sample_rois(proposals(), NO_TARGET)
     assert rois.labels.tolist() == [CLASSES] * 16
     assert rois.truth.shape == (0, 4)
@@ -104,7 +104,7 @@ def test_without_masks_no_outline_is_needed() -> None:
     assert make_heads(mask=False).sample_rois(proposals(), target).masks == ()
 
 
-def test_losses_of_a_head_that_knows_all_are_next_to_nothing() -> None:
+def test_losses_of_a_perfect_head_are_almost_zero() -> None:
     torch.manual_seed(0)
     losses = make_heads().losses(FEATURES, [proposals()], [TARGET])
     assert set(losses) == {"loss_cls", "loss_box", "loss_mask"}
@@ -128,7 +128,7 @@ def test_losses_without_any_roi_are_zero() -> None:
 # Detecting
 
 
-def test_a_head_that_knows_all_finds_every_object_once() -> None:
+def test_a_perfect_head_finds_every_object_once() -> None:
     (found,) = make_heads().detect(FEATURES, [proposals()], [SIZE])
     order = found.labels.argsort()
     assert torch.allclose(found.boxes[order], TRUTH[LABELS.argsort()], atol=1e-3)
@@ -176,7 +176,7 @@ def test_detections_come_best_first_above_the_threshold() -> None:
 def test_suppression_is_within_a_class() -> None:
     boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 4.0]]
     scores = [[0.9, 0.0, 0.0, 0.1], [0.8, 0.7, 0.0, 0.0], [0.6, 0.0, 0.0, 0.4]]
-    # 0.9 overlap is suppressed, 0.4 is not; another class is left alone.
+    # 0.9 overlap is suppressed, 0.4 is not; another class is kept.
     assert _select(make_heads(nms_iou=0.5), boxes, scores) == [
         (0, 0.9, boxes[0]),
         (1, 0.7, boxes[1]),
@@ -184,7 +184,7 @@ def test_suppression_is_within_a_class() -> None:
     ]
 
 
-def test_no_more_are_kept_than_asked_for() -> None:
+def test_at_most_so_many_detections_are_kept() -> None:
     boxes = [[10.0 * k, 0.0, 10.0 * k + 8, 9.0] for k in range(10)]
     scores = [[0.05 * k + 0.1, 0.0, 0.0, 0.9 - 0.05 * k] for k in range(10)]
     kept = _select(make_heads(detections_per_image=4), boxes, scores)

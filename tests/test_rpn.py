@@ -181,7 +181,7 @@ def test_perfect_deltas_cost_nothing() -> None:
     )
 
 
-def test_an_image_without_objects_teaches_background_alone() -> None:
+def test_an_image_without_objects_has_a_background_loss_only() -> None:
     losses = make_rpn()(torch.randn(1, 4, 6, 8), [SIZE], [NONE])[1]
     assert losses["loss_rpn_cls"] > 0
     assert losses["loss_rpn_box"] == 0

@@ -121,7 +121,7 @@ def test_visible_parts_do_not_overlap_and_are_large_enough() -> None:
         pixels, labels, masks = draw_image(64, (6, 9), (6, 20), np.random.default_rng(seed))
         assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
         assert np.sum(masks, axis=0).max() == 1
-        assert min(mask.sum() for mask in masks) >= drawing.LEAST_PIXELS
+        assert min(mask.sum() for mask in masks) >= drawing.MIN_PIXELS
         left_out += len(labels) < 6
     assert left_out > 0  # some were hidden too much
 

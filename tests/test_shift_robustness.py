@@ -1,4 +1,4 @@
-"""The shift probe: what moves with the image, what a pooler makes of it, what is written."""
+"""The shift probe: shifted images, the jumps of poolers, and what is written."""
 
 import csv
 from dataclasses import replace
@@ -11,7 +11,7 @@ from short_runs import composed, short_run
 
 from build import build_data, build_model
 from data.proposals import Record, write_proposals
-from data.transforms import laid_on
+from data.transforms import pad_with_mean
 from models.heads import RoIPooler
 from ops.boxes import iou
 from ops.errors import InputError
@@ -22,10 +22,10 @@ from ops.structures import Bitmap, Polygons, Sample, Target
 from scripts.shift.measuring import (
     ShiftedRun,
     default_shifts,
-    look,
     measure,
     open_run,
-    places_read,
+    positions_read,
+    run_shifted,
     shifted,
 )
 from scripts.shift.writing import ShiftedVariant, Spread, as_csv, as_markdown
@@ -46,12 +46,12 @@ def _sample(size: tuple[int, int] = (96, 112)) -> Sample:
     return Sample(image, target, 7, size, proposals=boxes + 0.5)
 
 
-# Moving
+# Shifting
 
 
 def test_everything_moves_with_the_image_and_nothing_is_cut() -> None:
     sample = _sample()
-    moved = laid_on(sample, (150, 170), (30, 41))
+    moved = pad_with_mean(sample, (150, 170), (30, 41))
     assert moved.image.shape == (3, 150, 170)
     assert torch.equal(moved.image[:, 41:137, 30:142], sample.image)
     move = torch.tensor([30.0, 41.0, 30.0, 41.0])
@@ -64,26 +64,26 @@ def test_everything_moves_with_the_image_and_nothing_is_cut() -> None:
     assert bitmap.box == (40.0, 53.0, 43.0, 57.0)
 
 
-def test_the_ground_has_the_images_mean_colour() -> None:
+def test_the_padding_has_the_images_mean_colour() -> None:
     sample = replace(_sample(), image=torch.tensor([10, 20, 33], dtype=torch.uint8)[:, None, None])
-    moved = laid_on(sample, (5, 5), (2, 2))
+    moved = pad_with_mean(sample, (5, 5), (2, 2))
     assert torch.equal(moved.image, sample.image.expand(3, 5, 5))
 
 
 def test_an_image_that_would_be_cut_is_refused() -> None:
     with pytest.raises(ValueError, match="not within"):
-        laid_on(_sample(), (100, 112), (0, 5))
+        pad_with_mean(_sample(), (100, 112), (0, 5))
 
 
 @pytest.mark.parametrize("stride", [16, 32])
-def test_the_ground_is_the_same_at_every_shift_with_a_stride_around(stride: int) -> None:
+def test_the_padded_size_is_the_same_at_every_shift_with_a_stride_around(stride: int) -> None:
     sample = _sample((90, 112))
     for shift in range(stride + 1):
-        moved, corner = shifted(sample, shift, stride)
+        moved, offset = shifted(sample, shift, stride)
         height, width = moved.image.shape[1:]
         assert (height, width) == (96 + 3 * stride, (112 if stride == 16 else 128) + 3 * stride)
-        assert corner == stride + shift
-        assert corner + 112 + stride <= width and corner + 90 + stride <= height
+        assert offset == stride + shift
+        assert offset + 112 + stride <= width and offset + 90 + stride <= height
 
 
 def test_a_shift_by_the_whole_stride_leaves_features_of_the_interior_unchanged() -> None:
@@ -96,44 +96,45 @@ def test_a_shift_by_the_whole_stride_leaves_features_of_the_interior_unchanged()
         boxes = torch.tensor([[middle - 20, middle - 11, middle + 17, middle + 23]])
         pooled = []
         for shift in (0, stride // 2, stride):
-            moved, corner = shifted(sample, shift, stride)
+            moved, offset = shifted(sample, shift, stride)
             with torch.no_grad():
                 features = model.backbone(model.normalize([moved.image]))
-                pooled.append(model.roi_heads.head.pooler(features, [boxes + corner], 7))
+                pooled.append(model.roi_heads.head.pooler(features, [boxes + offset], 7))
         scale = pooled[0].abs().mean()
         assert scale > 0.01
         assert (pooled[2] - pooled[0]).abs().max() < 1e-4 * scale
         assert (pooled[1] - pooled[0]).abs().mean() > 0.05 * scale  # a half stride does change
 
 
-# The pooler alone
+# The pooler only
 
 
 def _jump(op, shift: int, **settings) -> float:  # type: ignore[no-untyped-def]
     pooler = RoIPooler(lambda *arguments: op(*arguments, **settings), stride=STRIDE)
-    places = [
-        places_read(pooler, BOXES + STRIDE + s, (12, 12), 7, STRIDE, STRIDE + s) for s in (0, shift)
+    positions = [
+        positions_read(pooler, BOXES + STRIDE + s, (12, 12), 7, STRIDE, STRIDE + s)
+        for s in (0, shift)
     ]
-    return float((places[1] - places[0]).norm(dim=1).mean())
+    return float((positions[1] - positions[0]).norm(dim=1).mean())
 
 
-def test_roi_align_reads_the_same_place_of_the_object_wherever_it_lies() -> None:
+def test_roi_align_reads_the_same_position_of_the_object_at_every_shift() -> None:
     for shift in range(STRIDE + 1):
         assert _jump(roi_align, shift) < 1e-9
         assert _jump(roi_align, shift, agg="max") < 1e-9
 
 
-def test_roi_align_reads_each_bins_own_centre() -> None:
+def test_roi_align_reads_the_centre_of_each_bin() -> None:
     pooler = RoIPooler(roi_align, stride=STRIDE)
-    places = places_read(pooler, BOXES + STRIDE, (12, 12), 7, STRIDE, STRIDE)
+    positions = positions_read(pooler, BOXES + STRIDE, (12, 12), 7, STRIDE, STRIDE)
     x1, y1, x2, y2 = BOXES.double().T[:, :, None]
     bins = (torch.arange(7) + 0.5) / 7
-    assert torch.allclose(places[:, 0], (x1 + bins * (x2 - x1))[:, None, :].expand(3, 7, 7))
-    assert torch.allclose(places[:, 1], (y1 + bins * (y2 - y1))[:, :, None].expand(3, 7, 7))
+    assert torch.allclose(positions[:, 0], (x1 + bins * (x2 - x1))[:, None, :].expand(3, 7, 7))
+    assert torch.allclose(positions[:, 1], (y1 + bins * (y2 - y1))[:, :, None].expand(3, 7, 7))
 
 
 @pytest.mark.parametrize("op", [roi_pool, roi_warp])
-def test_what_rounds_jumps_by_pixels_and_not_at_a_whole_stride(op) -> None:  # type: ignore[no-untyped-def]
+def test_poolers_that_round_jump_by_pixels_except_at_a_whole_stride(op) -> None:  # type: ignore[no-untyped-def]
     jumps = [_jump(op, shift) for shift in range(1, STRIDE)]
     assert max(jumps) > 3
     assert all(jump > 100 * _jump(roi_align, shift) for shift, jump in enumerate(jumps, start=1))
@@ -174,8 +175,8 @@ def test_a_family_becomes_a_table_a_page_and_a_plot(family: Path) -> None:
     assert paths == [family / f"shift/shift.{form}" for form in ("csv", "md", "png")]
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
-    told = [(r["variant"], r["pooler"], r["agg"], r["seeds"], r["shift"]) for r in rows]
-    assert told == [
+    listed = [(r["variant"], r["pooler"], r["agg"], r["seeds"], r["shift"]) for r in rows]
+    assert listed == [
         (variant, pooler, agg, seeds, shift)
         for variant, pooler, agg, seeds in (
             ("pool_s16", "RoIPool", "max", "2"),
@@ -215,9 +216,9 @@ def test_proposals_from_a_file_move_with_the_image(tmp_path: Path, drawings: Pat
     trained = open_run(tmp_path / "run")
     truth = data.val.read(0).target.boxes
     for shift in (0, 7):
-        found, pooled, _ = look(trained, 0, shift)
-        assert len(pooled) == len(truth) and len(found) == 6 * len(truth)
-        boxes = torch.from_numpy(found.boxes_xywh)
+        results, pooled, _ = run_shifted(*trained, 0, shift)
+        assert len(pooled) == len(truth) and len(results) == 6 * len(truth)
+        boxes = torch.from_numpy(results.boxes_xywh)
         boxes[:, 2:] += boxes[:, :2]
         # Two steps of training move a box but little away from its proposal.
         assert iou(truth, boxes.float()).amax(dim=1).min() > 0.8
@@ -236,7 +237,7 @@ def test_unfinished_runs_are_left_out(family: Path) -> None:
         (["--images", "-2"], "--images -2: give 0 (all) or more"),
     ],
 )
-def test_settings_without_sense_are_refused(
+def test_impossible_settings_are_refused(
     family: Path, words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -286,7 +287,7 @@ def test_seeds_are_averaged_and_the_whole_stride_counts_as_control() -> None:
     )
 
 
-def test_a_figure_that_a_cell_lacks_is_an_empty_field() -> None:
+def test_a_figure_that_a_variant_lacks_is_an_empty_field() -> None:
     with_masks = _run("a", 0, [40, 30, 34, 40])
     for values in with_masks.figures.values():
         values["segm/AP"] = 30.0

@@ -158,7 +158,7 @@ def test_cropping_draws_the_box_tight_around_what_is_left_of_a_bitmap() -> None:
     assert len(gone.boxes) == len(gone.masks) == 0
 
 
-def test_cropping_cuts_polygons_and_drops_those_whose_box_alone_is_inside() -> None:
+def test_cropping_cuts_polygons_and_drops_those_of_which_only_the_box_is_inside() -> None:
     triangle = np.array([[10.0, 10], [30, 10], [10, 30]])
     sample = bright_boxes()
     target = Target(

@@ -43,6 +43,7 @@ FOLDERS = {
     "configs/recipe": "data set, backbone and schedule in one word",
     "docs/article": "one box through the poolers in eight figures, made by explain_pooling.py",
     "tests": "what several test files use has no `test_` in its name",
+    "tests/golden": "detectron2's numbers for narrow models, and how they are made",
 }
 WITHOUT_COMMENT = {
     ".gitignore": "What git leaves out.",
@@ -56,6 +57,7 @@ BY_SUFFIX = {
     ".html": "A page's frame.",
     ".css": "A page's style.",
     ".js": "A page's program.",
+    ".npz": "Numbers of one model.",
 }
 PICTURES = (".png", ".svg", ".jpg")
 COMMENT = re.compile(r"(?:#|//|/\*|<!--|\{#) (.*?)(?: \*/| -->| #\})?")
@@ -87,6 +89,8 @@ def folder_of(name: str) -> str:
 
 def describe(path: PurePosixPath) -> str:
     """A file in one sentence."""
+    if path.suffix == ".npz":
+        return BY_SUFFIX[path.suffix]
     text = read(path.as_posix())
     if path.suffix == ".py":
         found = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]

@@ -1,13 +1,13 @@
-"""What moving an image by some pixels does to a trained network, and to its pooler alone.
+"""The effect of a shifted image on a trained network, and on its pooler separately.
 
-A backbone of stride s commutes with a shift by s pixels, and with no smaller one. So a change of
-the pooled features has two causes, the backbone and the pooler, and two figures tell them apart:
+A backbone of stride s is equivariant to shifts by multiples of s pixels only. So pooled features
+change for two reasons, the backbone and the pooler, and two figures separate them:
 
-- `feature_change`: of the trained network's own pooled features, both causes together;
-- `jump`: of the pooler alone, on a map that is shifted exactly. Its two channels hold at each cell
-  the place of the cell's centre in the image, so a bin's pooled values say where it reads. With an
-  exact pooler that place moves with the object; how far it strays is the jump, in image pixels.
-  A linear map is also what bilinear interpolation reproduces without error.
+- `feature_change`: of the network's pooled features, by backbone and pooler together;
+- `jump`: by the pooler only. It pools a map that holds, at each cell, the position (x, y) of the
+  cell's centre in the image, so the pooled value of a bin is the image position that the bin reads.
+  With an exact pooler that position moves with the object. The jump is its distance, in image
+  pixels, from where it would be. Bilinear interpolation adds no error, since the map is linear.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,13 @@ from tqdm import tqdm
 from build import build_data
 from configuration import plain
 from data.splits import DataSplits, DetectionDataset
-from data.transforms import laid_on
-from detector import load
+from data.transforms import pad_with_mean
+from detector import Detector, load
 from judging.coco_eval import coco_metrics
 from judging.results import Results, coco_results
 from models.heads import RoIPooler
-from models.mask_rcnn import MaskRCNN
-from models.roi_heads import RoIHeads
 from ops.boxes import clip, is_nonempty
 from ops.structures import Detections, Sample
-from running.runtime import Runtime
 from running.tracking import Value, hyperparameters
 
 SCORED = ("AP", "AP50", "AP75")
@@ -40,12 +37,12 @@ SCORED = ("AP", "AP50", "AP75")
 
 @dataclass(frozen=True)
 class ShiftedRun:
-    """What one run gives at each shift.
+    """The figures of one run at each shift.
 
     Attributes:
         folder: of the run.
         settings: see `running.tracking.hyperparameters`.
-        images: how many were shifted.
+        images: number of images that were shifted.
         figures: by shift in pixels: ``bbox/AP`` ... in percent, ``feature_change`` in percent,
             ``jump`` in pixels.
     """
@@ -56,130 +53,84 @@ class ShiftedRun:
     figures: dict[int, dict[str, float]]
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A run's network and data, ready to be used."""
-
-    model: MaskRCNN
-    heads: RoIHeads
-    data: DataSplits
-    runtime: Runtime
-    stride: int
-    settings: dict[str, Value]
-
-
 def measure(
     folder: Path, *, images: int, shifts: Sequence[int] | None = None, progress: bool = True
 ) -> ShiftedRun:
-    """Shift the first validation images, detect on them, score, and compare pooled features.
+    """Shift the first validation images, detect in them, score, and compare pooled features.
 
     Args:
         folder: of a finished run with a second stage.
-        images: how many; 0 takes all.
-        shifts: pixels, right and down alike; those beyond the stride are left out. None takes
-            `default_shifts`. Shift 0 always comes along: the others are compared with it.
+        images: number of images; 0 for all.
+        shifts: pixels, both right and down; None for `default_shifts`. Those beyond the stride are
+            left out, and 0 is always measured, since the others are compared with it.
 
     Raises:
-        InputError: its checkpoint or data cannot be had.
+        InputError: the run's checkpoint or data cannot be read.
     """
-    run = open_run(folder)
-    chosen = default_shifts(run.stride) if shifts is None else shifts
-    chosen = sorted({0, *(shift for shift in chosen if shift <= run.stride)})
-    indices = range(min(images or len(run.data.val), len(run.data.val)))
-    results: dict[int, list[Results]] = {shift: [] for shift in chosen}
-    changes = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
-    jumps = {shift: torch.zeros(2, dtype=torch.float64) for shift in chosen}
-    bar = tqdm(
-        total=len(indices) * len(chosen),
-        desc=f"{folder.parent.name}/{folder.name}",
-        disable=not progress,
-        leave=False,
-        unit="image",
-    )
-    for index in indices:
-        still: tuple[Tensor, Tensor] | None = None
-        for shift in chosen:
-            found, pooled, places = look(run, index, shift)
-            results[shift].append(found)
-            still = still or (pooled, places)
-            change = (pooled - still[0]).abs().sum()
-            changes[shift] += torch.stack((change, still[0].abs().sum()))
-            strays = (places - still[1]).norm(dim=1)  # [G, P, P]
-            jumps[shift] += torch.tensor([strays.sum(), strays.numel()])
-            bar.update()
-    bar.close()
-    truth = _truth(run.data.val, len(indices))
+    detector, data = open_run(folder)
+    stride = detector.config.stride
+    shifts = default_shifts(stride) if shifts is None else shifts
+    shifts = sorted({0, *(shift for shift in shifts if shift <= stride)})
+    count = min(images or len(data.val), len(data.val))
+    results: dict[int, list[Results]] = {shift: [] for shift in shifts}
+    changes, jumps = ({s: torch.zeros(2, dtype=torch.float64) for s in shifts} for _ in range(2))
+    name = f"{folder.parent.name}/{folder.name}"
+    with tqdm(total=count * len(shifts), desc=name, disable=not progress, leave=False) as bar:
+        for index in range(count):
+            unshifted: tuple[Tensor, Tensor] | None = None
+            for shift in shifts:
+                of_image, pooled, positions = run_shifted(detector, data, index, shift)
+                results[shift].append(of_image)
+                unshifted = unshifted or (pooled, positions)
+                change = (pooled - unshifted[0]).abs().sum()
+                changes[shift] += torch.stack((change, unshifted[0].abs().sum()))
+                distance = (positions - unshifted[1]).norm(dim=1)  # [G, P, P]
+                jumps[shift] += torch.tensor([distance.sum(), distance.numel()])
+                bar.update()
+    truth = _truth(data.val, count)
     figures = {
         shift: {
-            **_scores(run, truth, Results.joined(results[shift])),
+            **_scores(detector, truth, Results.joined(results[shift])),
             "feature_change": 100 * _ratio(changes[shift]),
             "jump": _ratio(jumps[shift]),
         }
-        for shift in chosen
+        for shift in shifts
     }
-    return ShiftedRun(folder, run.settings, len(indices), figures)
+    return ShiftedRun(folder, hyperparameters(plain(detector.config)), count, figures)
 
 
 def default_shifts(stride: int) -> list[int]:
-    """Every eighth of the stride, and the whole stride."""
+    """Every eighth of the stride, up to the whole stride."""
     return list(range(0, stride + 1, stride // 8))
 
 
-def shifted(sample: Sample, shift: int, stride: int) -> tuple[Sample, int]:
-    """The image moved right and down by `shift` pixels, and where its corner then lies.
-
-    It lies on a ground of its mean colour with a margin of a stride or more on every side. The
-    ground has the same size for every shift from 0 to the stride, and no object is cut.
-    """
-    height, width = sample.image.shape[1:]
-    size = (_ground(height, stride), _ground(width, stride))
-    corner = stride + shift
-    return laid_on(sample, size, (corner, corner)), corner
-
-
-def _ground(edge: int, stride: int) -> int:
-    return -(-edge // stride) * stride + 3 * stride
-
-
-def places_read(
-    pooler: RoIPooler, boxes: Tensor, size: tuple[int, int], bins: int, stride: int, corner: int
-) -> Tensor:
-    """Where in the image each bin reads: x and y in its pixels, float64 ``[G, 2, bins, bins]``.
-
-    Args:
-        boxes: ``[G, 4]`` on the ground.
-        size: (rows, columns) of the feature map.
-        corner: where the image's corner lies on the ground, x and y alike.
-    """
-    rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) * stride - corner for n in size)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return pooler(torch.stack((x, y))[None], [boxes.double().cpu()], bins)
-
-
-def open_run(folder: Path) -> TrainedRun:
+def open_run(folder: Path) -> tuple[Detector, DataSplits]:
     """Network and data of a run, from its last checkpoint, in float32."""
 
     def in_float32(cfg: DictConfig) -> DictConfig:
-        # Small differences are compared: they must not be those of a short number format.
+        # The differences that are measured must not be rounding errors of a shorter format.
         OmegaConf.update(cfg, "precision", "float32")
         return cfg
 
     detector = load(folder, needs=("roi_heads",), change=in_float32)
-    cfg, model = detector.config, detector.model
-    data = build_data(cfg)
+    data = build_data(detector.config)
     detector.check_categories(data.val)
-    assert model.roi_heads is not None
-    settings = hyperparameters(plain(cfg))
-    return TrainedRun(model, model.roi_heads, data, detector.runtime, cfg.stride, settings)
+    return detector, data
 
 
 @torch.no_grad()
-def look(run: TrainedRun, index: int, shift: int) -> tuple[Results, Tensor, Tensor]:
-    """One image at one shift: COCO's results in the file's pixels, the pooled features of its true
-    boxes ``[G, C, P, P]``, and where their bins read ``[G, 2, P, P]``."""
-    prepared = run.data.eval_transform(run.data.val.read(index))
-    sample, corner = shifted(prepared, shift, run.stride)
-    model, device = run.model, run.runtime.device
+def run_shifted(
+    detector: Detector, data: DataSplits, index: int, shift: int
+) -> tuple[Results, Tensor, Tensor]:
+    """Run the network on one shifted image.
+
+    Returns:
+        The detections in the pixels of the file, the pooled features of the true boxes
+        ``[G, C, P, P]``, and the positions that their bins read ``[G, 2, P, P]``.
+    """
+    stride, model, device = detector.config.stride, detector.model, detector.runtime.device
+    prepared = data.eval_transform(data.val.read(index))
+    sample, offset = shifted(prepared, shift, stride)
     image = sample.image.to(device)
     size = (image.shape[1], image.shape[2])
     features = model.backbone(model.normalize([image]))  # [1, C, H, W]
@@ -187,46 +138,73 @@ def look(run: TrainedRun, index: int, shift: int) -> tuple[Results, Tensor, Tens
         proposals = [sample.proposals.to(device)]
     else:
         assert model.rpn is not None
-        proposals = [found.boxes for found in model.rpn(features, [size], None)[0]]
-    found = run.heads.detect(features, proposals, [size])[0].cpu()
+        proposals = [of_image.boxes for of_image in model.rpn(features, [size], None)[0]]
+    assert model.roi_heads is not None
+    detections = model.roi_heads.detect(features, proposals, [size])[0].cpu()
 
-    head = run.heads.head
+    head = model.roi_heads.head
     boxes = sample.target.boxes.to(device)
     pooled = head.pooler(features, [boxes], head.pool_size).double().cpu()
-    grid = (features.shape[2], features.shape[3])
-    places = places_read(head.pooler, boxes, grid, head.pool_size, run.stride, corner)
+    cells = (features.shape[2], features.shape[3])
+    positions = positions_read(head.pooler, boxes, cells, head.pool_size, stride, offset)
     prepared_size = (prepared.image.shape[1], prepared.image.shape[2])
-    results = _in_file(run, found, corner, prepared_size, sample)
-    return results, pooled, places
+    category_ids = [category.id for category in data.val.categories]
+    results = _results_in_file(detections, offset, prepared_size, sample, category_ids)
+    return results, pooled, positions
 
 
-def _in_file(
-    run: TrainedRun, found: Detections, corner: int, prepared: tuple[int, int], sample: Sample
+def shifted(sample: Sample, shift: int, stride: int) -> tuple[Sample, int]:
+    """The image shifted right and down by `shift` pixels, and the offset of its corner, x = y.
+
+    The image is padded with its mean colour by at least a stride on every side. The padded size is
+    the same for all shifts from 0 to the stride, and no object is cut.
+    """
+    height, width = (-(-edge // stride) * stride + 3 * stride for edge in sample.image.shape[1:])
+    offset = stride + shift
+    return pad_with_mean(sample, (height, width), (offset, offset)), offset
+
+
+def positions_read(
+    pooler: RoIPooler, boxes: Tensor, size: tuple[int, int], bins: int, stride: int, offset: int
+) -> Tensor:
+    """The position that each bin reads: x and y in image pixels, float64 ``[G, 2, bins, bins]``.
+
+    Args:
+        boxes: ``[G, 4]`` in the padded image.
+        size: (rows, columns) of the feature map.
+        offset: of the image's corner in the padded image, for x and y alike.
+    """
+    rows, columns = ((torch.arange(n, dtype=torch.float64) + 0.5) * stride - offset for n in size)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return pooler(torch.stack((x, y))[None], [boxes.double().cpu()], bins)
+
+
+def _results_in_file(
+    detections: Detections,
+    offset: int,
+    prepared: tuple[int, int],
+    sample: Sample,
+    category_ids: Sequence[int],
 ) -> Results:
-    """Detections on the ground as COCO's results in the pixels of the file.
+    """Detections in the padded image as results in the pixels of the file.
 
-    A box that reaches beyond the image is cut for the box score alone: its mask is pasted from the
-    whole box, as it was predicted.
+    Only the box score takes boxes clipped to the image: masks are pasted into the whole boxes, as
+    they were predicted.
     """
     original = sample.original_size
     scale_y, scale_x = original[0] / prepared[0], original[1] / prepared[1]
-    boxes = (found.boxes - corner) * torch.tensor([scale_x, scale_y, scale_x, scale_y])
-    cut = clip(boxes, original)
-    inside = is_nonempty(cut)
+    boxes = (detections.boxes - offset) * torch.tensor([scale_x, scale_y, scale_x, scale_y])
+    clipped = clip(boxes, original)
+    inside = is_nonempty(clipped)
     results = coco_results(
-        Detections(
-            boxes[inside],
-            found.scores[inside],
-            found.labels[inside],
-            None if found.masks is None else found.masks[inside],
-        ),
+        replace(detections, boxes=boxes)[inside],
         image_id=sample.image_id,
         original_size=original,
-        category_ids=[category.id for category in run.data.val.categories],
+        category_ids=category_ids,
     )
-    corners = cut[inside].double().numpy()
-    corners[:, 2:] -= corners[:, :2]
-    return replace(results, boxes_xywh=corners)
+    boxes_xywh = clipped[inside].double().numpy()
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return replace(results, boxes_xywh=boxes_xywh)
 
 
 def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
@@ -240,12 +218,13 @@ def _truth(dataset: DetectionDataset, images: int) -> dict[str, Any]:
     }
 
 
-def _scores(run: TrainedRun, truth: dict[str, Any], results: Results) -> dict[str, float]:
-    kinds = ("bbox", "segm") if run.heads.mask else ("bbox",)
+def _scores(detector: Detector, truth: dict[str, Any], results: Results) -> dict[str, float]:
+    roi_heads = detector.model.roi_heads
+    kinds = ("bbox", "segm") if roi_heads is not None and roi_heads.mask else ("bbox",)
     metrics = coco_metrics(truth, results, iou_types=kinds)
     return {f"{kind}/{name}": metrics[f"{kind}/{name}"] for kind in kinds for name in SCORED}
 
 
 def _ratio(sums: Tensor) -> float:
-    """Of two sums; 0 where there was nothing to sum."""
+    """The first of two sums over the second; 0 if that is 0."""
     return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0

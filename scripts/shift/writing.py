@@ -1,4 +1,4 @@
-"""The shift probe's results for people: one table as CSV, one as Markdown, one plot."""
+"""The results of the shift probe as CSV, as Markdown tables and as a plot."""
 
 import csv
 import io
@@ -18,28 +18,29 @@ from scripts.shift.measuring import ShiftedRun
 PANELS = {
     "AP": "{} AP, percent",
     "feature_change": "pooled features, change in percent",
-    "jump": "place that a bin reads, jump in pixels",
+    "jump": "position that a bin reads, jump in pixels",
 }
 EXPLANATION = """\
-Each validation image is laid on a ground of its own mean colour, with a margin of at least one
-stride on every side, and moved right and down by whole pixels. The ground has the same size at
-every shift and no object is cut. Detections are moved back and scored against the file's
-annotations. The shifts between 0 and the stride count alike; ± is the standard deviation over
-seeds.
+Each validation image is padded with its mean colour by at least one stride on every side, and
+shifted right and down by whole pixels. The padded size is the same at every shift and no object is
+cut. Detections are shifted back and scored against the file's annotations. Means are over all
+shifts between 0 and the stride; ± is the standard deviation over seeds.
 
-- **unshifted**: AP at shift 0, on the ground; **shifted**: its mean over the shifts; **range**: the
-  largest minus the smallest of them. It is blunt: chance moves a few detections at every shift.
-- **features**: mean |f(shift) - f(0)| / mean |f(0)| of the trained network's pooled features of the
-  true boxes, moved with the image. The backbone has a share in it, for it commutes with whole
-  strides alone; **whole stride** is the control: what it leaves comes from the ground's border.
-- **jump**: the pooler alone, on a linear map shifted exactly: how far the place that a bin reads
-  moves against the object, in image pixels. Nothing that is trained has a part in it.
+- **unshifted**: AP at shift 0, in the padded image; **shifted**: its mean over the shifts;
+  **range**: the largest minus the smallest of them. The range is coarse: at every shift a few
+  detections change by chance.
+- **features**: mean |f(shift) - f(0)| / mean |f(0)| of the network's pooled features of the true
+  boxes, which are shifted with the image. Part of the change comes from the backbone, which is
+  equivariant to whole strides only; **whole stride** is the control: its change comes from the
+  padding's border.
+- **jump**: of the pooler only: how far the position that a bin reads moves relative to the object,
+  in image pixels. It is measured on a map of positions; nothing that is trained affects it.
 """
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds, and their standard deviation (None of one seed)."""
+    """Mean and standard deviation over seeds (None for one seed)."""
 
     mean: float
     sd: float | None
@@ -55,14 +56,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class ShiftedVariant:
-    """The runs of one variant, which differ in their seed alone."""
+    """The runs of one variant, which differ only in their seed."""
 
     name: str
     runs: tuple[ShiftedRun, ...]
 
     @property
     def stride(self) -> int:
-        """Image pixels per feature variant."""
+        """Image pixels per cell of the feature map."""
         return int(self.runs[0].settings["stride"])
 
     @property
@@ -73,7 +74,7 @@ class ShiftedVariant:
 
     @property
     def kind(self) -> str:
-        """ "segm", or "bbox" of a network without masks."""
+        """ "segm", or "bbox" for a network without masks."""
         return "segm" if "segm/AP" in self.runs[0].figures[0] else "bbox"
 
     @property
@@ -86,7 +87,7 @@ class ShiftedVariant:
         return Spread.over([run.figures[shift][figure] for run in self.runs])
 
     def over_shifts(self, figure: str, reduce: Callable[[list[float]], float]) -> Spread | None:
-        """What `reduce` makes of a figure's values at the shifts that are no whole stride."""
+        """`reduce` of a figure's values at the shifts between 0 and the stride."""
         between = [shift for shift in self.shifts if 0 < shift < self.stride]
         if not between:
             return None
@@ -97,7 +98,7 @@ def write_all(folder: Path, variants: Sequence[ShiftedVariant], images: int) -> 
     """Write shift.csv, shift.md and shift.png into `folder`; returns their paths.
 
     Args:
-        images: how many images were shifted.
+        images: number of images that were shifted.
     """
     make_folder(folder)
     paths = [folder / f"shift.{form}" for form in ("csv", "md", "png")]
@@ -108,29 +109,27 @@ def write_all(folder: Path, variants: Sequence[ShiftedVariant], images: int) -> 
 
 
 def as_csv(variants: Sequence[ShiftedVariant]) -> str:
-    """One row a variant and shift: each figure's mean over seeds, and its standard deviation."""
+    """One row per variant and shift: mean and standard deviation of each figure over seeds."""
     figures = list(dict.fromkeys(f for variant in variants for f in variant.runs[0].figures[0]))
     text = io.StringIO()
     columns = [name for figure in figures for name in (figure, f"{figure}/sd")]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variant", "pooler", "agg", "backbone", "stride", "seeds", "shift", *columns])
     for variant in variants:
-        settings = [
-            variant.runs[0].settings[key] for key in ("pooler", "agg", "backbone", "stride")
-        ]
+        run = variant.runs[0]
+        settings = [run.settings[key] for key in ("pooler", "agg", "backbone", "stride")]
         for shift in variant.shifts:
             values: list[float | None] = []
             for figure in figures:
-                absent = figure not in variant.runs[0].figures[shift]
-                spread = Spread(float("nan"), None) if absent else variant.at(shift, figure)
-                values += [None if absent else spread.mean, spread.sd]
-            cut = ["" if value is None else f"{value:.6g}" for value in values]
-            writer.writerow([variant.name, *settings, len(variant.runs), shift, *cut])
+                spread = variant.at(shift, figure) if figure in run.figures[shift] else None
+                values += [spread.mean, spread.sd] if spread else [None, None]
+            texts = ["" if value is None else f"{value:.6g}" for value in values]
+            writer.writerow([variant.name, *settings, len(variant.runs), shift, *texts])
     return text.getvalue()
 
 
 def as_markdown(variants: Sequence[ShiftedVariant], images: int) -> str:
-    """One table a stride, one row a variant."""
+    """One table per stride, one row per variant."""
     lines = ["# Shifted images", "", f"{images} validation images.", "", EXPLANATION]
     for stride in sorted({variant.stride for variant in variants}):
         rows = [variant for variant in variants if variant.stride == stride]
@@ -150,16 +149,13 @@ def as_markdown(variants: Sequence[ShiftedVariant], images: int) -> str:
 
 
 def _row(variant: ShiftedVariant) -> str:
-    ap = f"{variant.kind}/AP"
-    whole = (
-        variant.at(variant.stride, "feature_change") if variant.stride in variant.shifts else None
-    )
+    ap, stride = f"{variant.kind}/AP", variant.stride
     values = [
         variant.at(0, ap),
         variant.over_shifts(ap, np.mean),
         variant.over_shifts(ap, np.ptp),
         variant.over_shifts("feature_change", np.mean),
-        whole,
+        variant.at(stride, "feature_change") if stride in variant.shifts else None,
         variant.over_shifts("jump", np.mean),
     ]
     texts = ["-" if value is None else str(value) for value in values]
@@ -168,7 +164,7 @@ def _row(variant: ShiftedVariant) -> str:
 
 
 def plot(variants: Sequence[ShiftedVariant], path: Path) -> None:
-    """One row of panels a stride: AP, features and jump against the shift, one line a variant."""
+    """AP, features and jump against the shift: a row of panels per stride, a line per variant."""
     strides = sorted({variant.stride for variant in variants})
     figure = Figure(figsize=(13, 3.6 * len(strides)), layout="tight")
     grid = figure.subplots(len(strides), len(PANELS), squeeze=False)
@@ -185,7 +181,7 @@ def plot(variants: Sequence[ShiftedVariant], path: Path) -> None:
             ax.grid(alpha=0.3)
             ax.spines[["top", "right"]].set_visible(False)
         for ax in axes[1:]:
-            ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a line along 0 is seen
+            ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # keeps a line along 0 visible
         axes[2].legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
