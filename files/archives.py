@@ -102,8 +102,12 @@ def unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as opened_tar:
                 members = opened_tar.getmembers()
                 check_room(sum(member.size for member in members), folder.parent)
+                for member in members:
+                    _check_stays_inside(member, folder)
+                # Pythons before 3.10.12 and 3.11.4 have no filter; the check above serves them.
+                opened_tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 for member in _with_bar(members, archive):
-                    opened_tar.extract(member, folder, filter="data")
+                    opened_tar.extract(member, folder)
         else:
             with zipfile.ZipFile(archive) as opened:
                 files = [f for f in opened.infolist() if not f.filename.startswith("__MACOSX")]
@@ -114,6 +118,13 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(
             f"{archive}: is no whole .zip or .tar archive ({_in_one_line(error)}); get it again"
         ) from None
+
+
+def _check_stays_inside(member: tarfile.TarInfo, folder: Path) -> None:
+    if not (member.isfile() or member.isdir()):  # a link may lead anywhere
+        raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
+    if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+        raise tarfile.TarError(f"{member.name} lies outside the destination")
 
 
 def _with_bar(entries: list[Entry], archive: Path) -> Iterable[Entry]:

@@ -213,6 +213,19 @@ def test_an_entry_that_leads_out_of_an_archive_is_not_unpacked(
     assert not list(tmp_path.rglob("outside.zip"))
 
 
+def test_a_link_of_an_archive_is_not_unpacked(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pack(tmp_path / "published/pennfudan", tmp_path / "set.tar")
+    link = tarfile.TarInfo("PennFudanPed/link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(link)
+    message = refusal(capsys, "pennfudan", "--to", str(tmp_path / "out"), "--from", str(path))
+    assert "PennFudanPed/link is neither a file nor a folder" in message
+    assert not list((tmp_path / "out").rglob("link"))
+
+
 @pytest.mark.parametrize("downloads", [True, False])
 def test_too_little_room_is_one_line(
     downloads: bool,
