@@ -43,7 +43,7 @@ from judging.coco_eval import (
     results_table,
 )
 from judging.proposal_recall import proposal_recall
-from judging.results import Results, coco_results, read_results, write_results
+from judging.results import Results, check_masks, coco_results, read_results, write_results
 from models.mask_rcnn import MaskRCNN
 from ops.errors import InputError
 from running.runtime import Runtime
@@ -221,6 +221,8 @@ def evaluate_detections(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, 
     if beside.is_file():
         cfg = with_overrides(saved_config(beside.read_text(encoding="utf-8")), cfg, overrides)
     data = build_data(cfg)
+    if cfg.mask and not cfg.proposals_only:
+        check_masks(results, data.val.ground_truth())
     metrics = _judge(
         data.val,
         results,

@@ -24,6 +24,8 @@ AP_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FIGURES = (*AP_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 NO_OBJECTS = -1.0  # COCO's value of a figure without objects, e.g. APs of a set without small ones
 BACKENDS = ("hotcoco", "pycocotools")  # equal to the last bit; the first takes a tenth of the time
+FORMER_BACKENDS = {"faster_coco_eval": "hotcoco"}  # in the configurations of earlier runs
+COUNTED = 100  # detections of one class in one image that COCO counts
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def coco_evaluation(
         ground_truth: a COCO annotation file's content. All its images count.
         results: with masks if `iou_types` has "segm".
         per_category: also ``bbox/AP/<category name>``.
-        backend: one of `BACKENDS`. If hotcoco is missing or fails, pycocotools is used instead,
-            with a warning.
+        backend: one of `BACKENDS`, or the name of a former one. If hotcoco is missing or fails,
+            pycocotools is used instead, with a warning.
 
     Returns:
         Its metrics are ``bbox/AP`` ... ``segm/ARl`` in percent, 0 to 100; -1, as in COCO, where
@@ -81,6 +83,7 @@ def coco_evaluation(
     _check_results(truth, results, iou_types)
     if not len(results):
         log.warning("no detections at all: every AP and AR is 0; train longer or lower schedule.lr")
+    _say_what_cannot_count(truth, results)
     metrics: dict[str, float] = {}
     precision = {}
     for kind, evaluation in _evaluations(truth, results, iou_types, backend).items():
@@ -129,8 +132,30 @@ def _check_results(truth: Mapping[str, Any], results: Results, kinds: Sequence[s
 
 def _refuse(index: int, problem: str) -> NoReturn:
     raise InputError(
-        f"detection {index}: {problem}; score the detections of this data set, or boxes only"
+        f"detection {index}: {problem}; score the detections of this data set, or boxes only "
+        "(mask=false)"
     )
+
+
+def _say_what_cannot_count(truth: Mapping[str, Any], results: Results) -> None:
+    """Warn where an image has more objects or detections of a class than COCO counts."""
+    objects = Counter(
+        (a["image_id"], a["category_id"]) for a in truth["annotations"] if not a["iscrowd"]
+    )
+    detections = Counter(
+        zip(results.image_ids.tolist(), results.category_ids.tolist(), strict=True)
+    )
+    for what, counts, consequence in (
+        ("detections", detections, "the lowest scores are left out"),
+        ("objects", objects, "not all of them can be found"),
+    ):
+        beyond = sum(count - COUNTED for count in counts.values() if count > COUNTED)
+        if beyond:
+            log.warning(
+                "COCO counts at most %d detections of a class in an image: there are %d %s more, "
+                "and %s",
+                *(COUNTED, beyond, what, consequence),
+            )
 
 
 def _evaluations(
@@ -138,7 +163,7 @@ def _evaluations(
 ) -> dict[str, Any]:
     """The finished COCOeval of each kind; `stats` and `eval` hold the figures and the curves."""
     check_backend(backend)
-    if backend == "hotcoco":
+    if FORMER_BACKENDS.get(backend, backend) == "hotcoco":
         try:
             return {kind: _by_hotcoco(truth, results, kind) for kind in kinds}
         except (KeyboardInterrupt, SystemExit):
@@ -154,17 +179,40 @@ def _evaluations(
 
 def check_backend(name: str) -> None:
     """Raise InputError unless `name` is one of `BACKENDS`."""
-    if name not in BACKENDS:
+    if name not in (*BACKENDS, *FORMER_BACKENDS):
         raise InputError(f"evaluation.backend={name}: unknown; choose {' or '.join(BACKENDS)}")
 
 
 def _by_hotcoco(truth: Mapping[str, Any], results: Results, kind: str) -> Any:
     import hotcoco
 
-    numbers = np.column_stack(
-        [results.image_ids, results.boxes_xywh, results.scores, results.category_ids]
+    # hotcoco takes ids as float64, which not every id fits into: it is given 0, 1, 2 ... instead.
+    image_ids, category_ids = (
+        np.unique([entry["id"] for entry in truth[key]]) for key in ("images", "categories")
     )
-    reference = hotcoco.COCO(dict(truth))
+    image, category = (
+        {id_: place for place, id_ in enumerate(ids.tolist())} for ids in (image_ids, category_ids)
+    )
+    annotations = [
+        {**a, "image_id": image[a["image_id"]], "category_id": category[a["category_id"]]}
+        for a in truth["annotations"]
+    ]
+    reference = hotcoco.COCO(
+        {
+            **truth,
+            "images": [{**entry, "id": image[entry["id"]]} for entry in truth["images"]],
+            "categories": [{**entry, "id": category[entry["id"]]} for entry in truth["categories"]],
+            "annotations": annotations,
+        }
+    )
+    numbers = np.column_stack(
+        [
+            np.searchsorted(image_ids, results.image_ids),
+            results.boxes_xywh,
+            results.scores,
+            np.searchsorted(category_ids, results.category_ids),
+        ]
+    )
     if kind == "segm" and results.masks:
         detected = reference.load_res(numbers, segmentation=results.masks)
         areas = np.asarray(hotcoco.mask.area(results.masks), np.float64)

@@ -1,6 +1,6 @@
 """Detections in COCO's result format: in memory as columns, and in files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from files.atomic import read_json, writing_list
 from ops.errors import InputError
 from ops.masks import encode_masks
+from ops.rle import decompress_all
 from ops.structures import Detections
 
+CHECKED_TOGETHER = 1000  # masks whose run lengths are looked at together
+LARGEST = 1e300  # of a score or a coordinate; no NaN compares as less
 WRITTEN_TOGETHER = 1000  # detections that are written at a time, to save memory
 REMEDY = "give a detections.json written by evaluation, in COCO's result format"
 
@@ -143,18 +146,58 @@ def read_results(path: Path) -> Results:
         raise InputError(f"{path}: {error}; {REMEDY}") from None
 
 
+def check_masks(results: Results, ground_truth: Mapping[str, Any]) -> None:
+    """Refuse masks that COCO's evaluation must not meet.
+
+    It reads beyond the end of a damaged text, and a mask of another size overlaps with nothing.
+
+    Args:
+        results: of the images of `ground_truth`; those of other images are passed over here.
+        ground_truth: a COCO annotation file's content.
+
+    Raises:
+        InputError: a mask of another size than its image, or whose run lengths are damaged or do
+            not fill it; names the detection.
+    """
+    sizes = {image["id"]: [image["height"], image["width"]] for image in ground_truth["images"]}
+    masks = results.masks or []
+    image_ids = results.image_ids.tolist()
+    given = [i for i, mask in enumerate(masks) if mask is not None and image_ids[i] in sizes]
+    for start in range(0, len(given), CHECKED_TOGETHER):
+        chunk = given[start : start + CHECKED_TOGETHER]
+        runs, begins, problems = decompress_all([masks[i]["counts"] for i in chunk])
+        sums = np.diff(np.concatenate(([0], np.cumsum(runs)))[begins]).tolist()
+        for place, index in enumerate(chunk):
+            stated, size = masks[index]["size"], sizes[image_ids[index]]
+            problem = problems.get(place)
+            if stated != size:
+                problem = f"the size {stated} and not its image's (height, width), {size}"
+            elif problem is None and sums[place] != size[0] * size[1]:
+                problem = f"{sums[place]} pixels in its run lengths and not its image's {size}"
+            if problem:
+                raise InputError(
+                    f"detection {index} of image {image_ids[index]}: its mask has {problem}; write "
+                    "masks at the size of their images, or score boxes only by mask=false"
+                )
+
+
 def _problem(entry: Any) -> str | None:
     """What is wrong with one entry, or None."""
     if not isinstance(entry, dict):
         return f"is a {type(entry).__name__}, not an object"
     for name in ("image_id", "category_id"):
-        if type(entry.get(name)) is not int:
+        number = entry.get(name)
+        if type(number) is not int:
             return f"has no whole number as {name}"
+        if not -(1 << 63) <= number < 1 << 63:
+            return f"has {name} {number}, which is beyond 64 bits"
     if not _is_number(entry.get("score")):
         return "has no number as score"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         return "has no bbox of four numbers (x, y, width, height)"
+    if box[2] < 0 or box[3] < 0:
+        return "has a bbox of negative width or height (it is x, y, width, height)"
     rle = entry.get("segmentation")
     if rle is not None and not (
         isinstance(rle, dict) and isinstance(rle.get("counts"), str) and "size" in rle
@@ -164,4 +207,5 @@ def _problem(entry: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST < value < LARGEST

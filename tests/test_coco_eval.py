@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 import random
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from reference_judge import by_pycocotools, small_cases
 
 from judging import coco_eval
 from judging.coco_eval import BACKENDS, FIGURES, _checked_truth, _evaluations, results_table
-from judging.results import Results, coco_results, read_results, write_results
+from judging.results import Results, check_masks, coco_results, read_results, write_results
 from ops.errors import InputError
 from ops.structures import Detections
 
@@ -109,7 +111,7 @@ def test_shifted_detections_score_what_pycocotools_says(shift: float, backend: s
         assert 0 < metrics[f"{kind}/AP"] < 100
 
 
-def _assert_scores_of_pycocotools(truth: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def assert_scores_of_pycocotools(truth: dict[str, Any], entries: list[dict[str, Any]]) -> None:
     """Both backends give pycocotools' figures and curves to the last bit."""
     results = Results.from_entries(entries)
     kinds = ("bbox", "segm")
@@ -126,7 +128,7 @@ def _assert_scores_of_pycocotools(truth: dict[str, Any], entries: list[dict[str,
 @given(small_cases())
 @settings(max_examples=60, deadline=None)
 def test_any_small_case_scores_as_with_pycocotools(case: tuple[dict, list]) -> None:
-    _assert_scores_of_pycocotools(*case)
+    assert_scores_of_pycocotools(*case)
 
 
 def test_photographs_score_as_with_pycocotools(shared: Path) -> None:
@@ -139,7 +141,7 @@ def test_photographs_score_as_with_pycocotools(shared: Path) -> None:
         for r in _found(truth, shift)
         if generator.random() < 0.8
     ]
-    _assert_scores_of_pycocotools(truth, results)
+    assert_scores_of_pycocotools(truth, results)
     assert any(a["iscrowd"] for a in truth["annotations"])
     metrics = coco_metrics(truth, results)
     assert 20 < metrics["bbox/AP"] < 90 and 20 < metrics["segm/AP"] < 90
@@ -152,8 +154,8 @@ def test_of_more_than_a_hundred_detections_of_an_image_the_best_hundred_count() 
     crowded = [
         {**right[2], "bbox": [0.0, 0.0, 3.0, 3.0], "score": 1 + k / 1000} for k in range(101)
     ]
-    _assert_scores_of_pycocotools(truth, [*right, *wrong])
-    _assert_scores_of_pycocotools(truth, [*right, *crowded])
+    assert_scores_of_pycocotools(truth, [*right, *wrong])
+    assert_scores_of_pycocotools(truth, [*right, *crowded])
     alone, beside = (coco_metrics(truth, right + more) for more in ([], crowded))
     assert beside["bbox/AR100"] < alone["bbox/AR100"]
 
@@ -382,6 +384,17 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}
         ([{**GOOD, "score": None}], "entry 0 has no number as score"),
         ([{**GOOD, "bbox": [0, 0, 1]}], "entry 0 has no bbox of four numbers"),
         ([{**GOOD, "segmentation": [[0, 0]]}], "segmentation that is no compressed RLE"),
+        (
+            [GOOD, {**GOOD, "category_id": 1 << 63}],
+            "entry 1 has category_id 9223372036854775808, which is beyond",
+        ),
+        ([{**GOOD, "image_id": -(1 << 70)}], r"entry 0 has image_id -\d+, which is beyond 64 bits"),
+        ([{**GOOD, "score": "0.5"}], "entry 0 has no number as score"),
+        ([{**GOOD, "score": True}], "entry 0 has no number as score"),
+        ([{**GOOD, "score": 10**400}], "entry 0 has no number as score"),
+        ([{**GOOD, "bbox": [0, 0, math.nan, 1]}], "entry 0 has no bbox of four numbers"),
+        ([{**GOOD, "bbox": [0, 0, 5, -1]}], "entry 0 has a bbox of negative width or height"),
+        ([{**GOOD, "segmentation": {"size": [1, 1]}}], "segmentation that is no compressed RLE"),
     ],
 )
 def test_other_files_are_refused_as_detections(tmp_path: Path, content: Any, message: str) -> None:
@@ -390,6 +403,71 @@ def test_other_files_are_refused_as_detections(tmp_path: Path, content: Any, mes
     with pytest.raises(InputError, match=message) as caught:
         read_results(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": [SIZE[1], SIZE[0]]}, r"the size \[160, 120\] and not its image's .*\[120, 160\]"),
+        ({"size": [240, 320]}, "the size"),
+        ({"size": None}, "the size None"),
+        ({"counts": ""}, "0 pixels in its run lengths"),
+        ({"counts": "0"}, "0 pixels in its run lengths"),
+        ({"counts": "PPYo"}, "run lengths cut short"),
+        ({"counts": "b'PPY1'"}, "a foreign character"),
+        ({"counts": "行人"}, "a foreign character"),
+        ({"counts": "ooooooooooooo0"}, "beyond 32 bits"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 3])
+def test_damaged_masks_are_refused_by_name(at: int, change: dict[str, Any], message: str) -> None:
+    truth = _truth()
+    entries = _found(truth)
+    entries[at]["segmentation"] = {**entries[at]["segmentation"], **change}
+    results = Results.from_entries(entries)
+    with patch("judging.results.CHECKED_TOGETHER", 2), pytest.raises(InputError) as error:
+        check_masks(results, truth)
+    assert re.search(message, str(error.value)) and "mask=false" in str(error.value)
+    assert str(error.value).startswith(f"detection {at} of image {entries[at]['image_id']}: ")
+
+
+def test_sound_masks_and_detections_without_mask_are_let_through() -> None:
+    truth = _truth()
+    entries = _found(truth, 3.0)
+    del entries[1]["segmentation"]
+    check_masks(Results.from_entries(entries), truth)
+    check_masks(Results.from_entries([GOOD]), truth)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_of_64_bits_score_as_small_ones(backend: str) -> None:
+    truth = _truth()
+    large = {1: 2**62 + 1, 2: 2**62 + 2, 3: -(2**63)}
+    for image in truth["images"]:
+        image["id"] = large[image["id"]]
+    for annotation in truth["annotations"]:
+        annotation["image_id"] = large[annotation["image_id"]]
+    metrics = coco_metrics(truth, _found(truth, 4.0), backend=backend)
+    assert metrics == coco_metrics(_truth(), _found(_truth(), 4.0))
+
+
+def test_a_warning_names_what_coco_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    truth = _truth()
+    first = truth["annotations"][0]
+    truth["annotations"] = [{**first, "id": k} for k in range(1, 104)]
+    coco_metrics(truth, _found(truth) + _found(truth)[:2])
+    detections, objects = caplog.messages
+    assert (
+        "at most 100 detections of a class in an image: there are 5 detections more" in detections
+    )
+    assert "there are 3 objects more, and not all of them can be found" in objects
+    caplog.clear()
+    coco_metrics(_truth(), _found(_truth()))
+    assert caplog.messages == []
+
+
+def test_the_name_of_a_former_backend_is_understood() -> None:
+    assert coco_metrics(_truth(), _found(_truth()), backend="faster_coco_eval")["bbox/AP"] == 100
 
 
 def test_the_table_has_boxes_and_masks_and_a_dash_for_what_is_absent() -> None:

@@ -63,6 +63,19 @@ def test_damaged_strings_are_refused(text: str) -> None:
         rle.decompress(text)
 
 
+@given(st.lists(st.text(st.characters(min_codepoint=46, max_codepoint=114), max_size=40)))
+def test_many_strings_are_read_as_one_by_one(texts: list[str]) -> None:
+    texts = [*texts, rle.compress(np.array([7, 3, 0, 900, 70000, 2], np.uint32))]
+    runs, begins, problems = rle.decompress_all(texts)
+    for index, text in enumerate(texts):
+        if index in problems:
+            with pytest.raises(ValueError, match=r"run length|character"):
+                rle.decompress(text)
+        else:
+            expected = rle.decompress(text)
+            assert np.array_equal(runs[begins[index] : begins[index + 1]], expected)
+
+
 @pytest.mark.parametrize("counts", [None, [], [1, -1], [1.5], ["1"], [True], 7, [1 << 40]])
 def test_damaged_lists_are_refused(counts: object) -> None:
     with pytest.raises(ValueError, match="run length"):
