@@ -70,6 +70,15 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     return cv2.cvtColor(_to_8_bits(pixels, path), cv2.COLOR_BGR2RGB)
 
 
+def pictures_in(path: Path) -> int:
+    """How many pages or frames a file has, of which `decode` takes the first; 1 if unsaid."""
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1
+
+
 def header_size(path: Path) -> tuple[int, int]:
     """(height, width) in a file's header, EXIF orientation applied; few kinds need decoding.
 

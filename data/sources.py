@@ -1,6 +1,7 @@
 """Images and videos that a user names, by file, folder or pattern."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Literal
 
 import cv2
 
-# Of a folder, files with these endings are taken; a file named directly may have any.
+from files.content import known_content
+
+# Files with these endings are taken for what they say; what others are, their content tells.
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff"),
     *(".webp", ".avif", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -35,7 +38,8 @@ def find_sources(inputs: Sequence[str | Path], *, exclude: Path) -> tuple[list[S
         exclude: a folder that is not searched, since results are written there.
 
     Returns:
-        The files, and one line for each input without any.
+        The files, and one line for each input without any, and for each picture, link and folder
+        inside a folder that is passed over.
     """
     sources: dict[Path, Source] = {}
     problems = []
@@ -46,27 +50,54 @@ def find_sources(inputs: Sequence[str | Path], *, exclude: Path) -> tuple[list[S
             what = "matches nothing" if glob.has_magic(given) else "no such file"
             problems.append(f"{given}: {what}; name images, videos, folders or a pattern")
         for match in map(Path, names):
-            files = list(_in_folder(match, exclude)) if match.is_dir() else [_source(match)]
-            if not files:
-                problems.append(f"{match}: no image or video in this folder; name another")
-            for source in files:
-                sources.setdefault(source.path.resolve(), source)
+            if match.is_dir():
+                found = list(_in_folder(match, exclude))
+                if not any(isinstance(each, Source) for each in found):
+                    problems.append(f"{match}: no image or video in this folder; name another")
+            else:
+                found = [_unreadable(match) or _source(match)]
+            for each in found:
+                if isinstance(each, Source):
+                    sources.setdefault(each.path.resolve(), each)
+                else:
+                    problems.append(each)
     return list(sources.values()), problems
 
 
-def _in_folder(folder: Path, exclude: Path) -> Iterator[Source]:
+def _in_folder(folder: Path, exclude: Path) -> Iterator[Source | str]:
+    """Sources, and what is wrong with pictures and links that are none."""
     excluded = exclude.resolve()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        known = path.suffix.lower() in (*IMAGE_ENDINGS, *VIDEO_ENDINGS)
-        if known and not hidden and path.is_file() and excluded not in path.resolve().parents:
-            yield _source(path)
+        if hidden or excluded in path.resolve().parents:
+            continue
+        if path.is_symlink() and path.is_dir():
+            yield f"{path}: a link to a folder is not followed; name the folder itself"
+        elif path.is_symlink() and not path.exists():
+            yield f"{path}: a link to nothing; restore the file it leads to"
+        elif path.is_file():
+            problem = _unreadable(path)
+            if problem:
+                yield problem
+            elif path.suffix.lower() in (*IMAGE_ENDINGS, *VIDEO_ENDINGS) or _is_image(path):
+                yield _source(path)
+
+
+def _unreadable(path: Path) -> str | None:
+    """One line on a picture of a kind that nothing here decodes; None for any other file."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return None  # said when it is opened
+    what, remedy = known_content(path) or ("", "")
+    if "picture" in what and not _is_image(path):
+        return f"{path}: {what}; {remedy}"
+    return None
+
+
+def _is_image(path: Path) -> bool:
+    return cv2.haveImageReader(str(path))
 
 
 def _source(path: Path) -> Source:
     ending = path.suffix.lower()
-    if ending in IMAGE_ENDINGS:
-        return Source(path, "image")
-    if ending in VIDEO_ENDINGS or not cv2.haveImageReader(str(path)):
-        return Source(path, "video")
-    return Source(path, "image")
+    is_image = ending in IMAGE_ENDINGS or (ending not in VIDEO_ENDINGS and _is_image(path))
+    return Source(path, "image" if is_image else "video")

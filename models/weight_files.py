@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor
 
 from files.restricted_pickle import Refused, load_pickle
@@ -28,6 +29,10 @@ from models.weight_names import (
 )
 from ops.errors import InputError
 
+# Where a file keeps its tensors by name; the first that it has counts.
+HOLDERS = ("model", "blobs", "state_dict", "model_ema", "ema_state_dict", "state_dict_ema", "ema")
+WRAPPERS = ("module.", "model.", "ema.", "ema_model.", "_orig_mod.", "net.", "network.")
+MOST_WRAPPERS = 4  # one around another
 # What PyTorch before 1.6 begins a file with: a pickled number of its own.
 OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f920")
 
@@ -53,7 +58,7 @@ def read_weight_file(path: Path) -> Mapping[str, Any]:
             raise _unsafe(path, name[1]) from error
         raise InputError(
             f"{path}: is no file of weights, or is damaged ({type(error).__name__}); download it "
-            "again, or give a state dict in a .pth, .pt or .pkl file"
+            "again, or give a state dict in a .pth, .pt, .pkl or .safetensors file"
         ) from error
     if not isinstance(content, Mapping):
         raise InputError(
@@ -63,6 +68,8 @@ def read_weight_file(path: Path) -> Mapping[str, Any]:
 
 
 def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
     if zipfile.is_zipfile(path):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     with path.open("rb") as file:
@@ -209,8 +216,8 @@ def open_weights(path: Path) -> WeightFile:
     content = read_weight_file(path)
     if {"model", "config_text", "categories"} <= content.keys():
         return _of_checkpoint(path, content)
-    held = next((content[k] for k in ("model", "blobs", "state_dict") if k in content), content)
-    tensors = _tensors(held) if isinstance(held, Mapping) else {}
+    held = next((content[k] for k in HOLDERS if isinstance(content.get(k), Mapping)), content)
+    tensors = _without_wrappers(path, _tensors(held))
     for recognise in (_caffe2, _detectron2, _torchvision):
         file = recognise(path, tensors)
         if file is not None:
@@ -220,6 +227,23 @@ def open_weights(path: Path) -> WeightFile:
         f"{path}: is of no known kind (it begins with {names}); give weights of torchvision, "
         "Detectron, detectron2 or this project"
     )
+
+
+def _without_wrappers(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that the network itself gives them.
+
+    What trains a network may wrap it, which puts a prefix before each name: DataParallel,
+    Lightning, an average of weights (EMA), the compiler.
+    """
+    for _ in range(MOST_WRAPPERS):
+        prefix = next(
+            (p for p in WRAPPERS if tensors and all(n.startswith(p) for n in tensors)), ""
+        )
+        if not prefix:
+            break
+        print(f"{path}: its names are read without the prefix {prefix}")
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _tensors(held: Mapping[str, Any]) -> dict[str, Tensor]:

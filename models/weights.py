@@ -4,6 +4,7 @@ Backbones take theirs from anything that holds one (`load_resnet`, `load_vgg16`)
 from detectors (`load_detector`). Every tensor must find its place, or nothing is loaded.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def load_resnet(
         stride_in_1x1: where its strides are; the weights must agree.
 
     Raises:
-        InputError: no torchvision entry of this depth, no network, no such file, other tensors.
+        InputError: no torchvision entry of this depth, no network, no such file, other tensors, a
+            number that is not finite.
     """
     if weights == LOADED_LATER:
         return TORCHVISION
@@ -186,6 +188,13 @@ def _fill(
             f"{file.path}: {file.kind.title} does not fit this network: {differences}; "
             "choose the backbone, stride, head, mask branch and data set that it was made for"
         )
+    for name in wanted.values():
+        least, greatest = given[name].aminmax()  # either is not-a-number if any is; no copy
+        if not (math.isfinite(least) and math.isfinite(greatest)):
+            raise InputError(
+                f"{file.path}: {name} holds not-a-number or infinity: the training that wrote it "
+                "failed; give weights of an earlier step"
+            )
     with torch.no_grad():
         for name, tensor in needed.items():
             tensor.copy_(given[wanted[name]])

@@ -25,7 +25,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configuration import command_line
-from data.images import decode
+from data.images import decode, pictures_in
 from data.sources import find_sources
 from detector import Detector, load
 from drawing.video import reading_video, video_ending, writing_video
@@ -35,6 +35,7 @@ from judging.results import coco_results
 from ops.errors import InputError
 from ops.structures import Category, Detections
 
+STATED_WRONG = 0.02  # share of frames by which sound videos may state a wrong length
 BELOW = 1e-6  # the network keeps scores above its threshold; this command also keeps equal ones
 
 Detect = Callable[[np.ndarray], Detections]
@@ -127,8 +128,11 @@ def predict(
 
 
 def predict_image(path: Path, detect: Detect, results: Predictions) -> None:
-    """Find, draw and record the objects of one image."""
+    """Find, draw and record the objects of one image, of several in the file the first."""
     image = decode(path)
+    count = pictures_in(path)
+    if count > 1:
+        tqdm.write(f"note: {path}: holds {count} pictures; the first is taken", file=sys.stderr)
     detections = detect(image)
     jpeg = path.suffix.lower() in (".jpg", ".jpeg", ".jpe")
     name = results.free_name(path.stem, ".jpg" if jpeg else ".png")
@@ -139,7 +143,11 @@ def predict_image(path: Path, detect: Detect, results: Predictions) -> None:
 
 
 def predict_video(path: Path, detect: Detect, results: Predictions) -> None:
-    """Find, draw and record the objects of a video, one frame in memory at a time."""
+    """Find, draw and record the objects of a video, one frame in memory at a time.
+
+    Raises:
+        InputError: no video; or it ends before its stated length, after what there is was written.
+    """
     names = [category.name for category in results.categories]
     with reading_video(path) as video:
         name = results.free_name(path.stem, video_ending(video.size))
@@ -152,6 +160,11 @@ def predict_video(path: Path, detect: Detect, results: Predictions) -> None:
                 results.record(
                     detections, video.size, file_name=str(path), frame=number, drawn=name
                 )
+    if number + 1 < (1 - STATED_WRONG) * video.count - 1:
+        raise InputError(
+            f"{path}: ends after {number + 1} of the {video.count} frames that it states (cut "
+            f"short?); {name} has these"
+        )
 
 
 def chosen_labels(categories: Sequence[Category], names: str | None) -> list[int]:

@@ -12,10 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.coco import CocoDataset
+from data.outlines import outline_box
 from data.splits import broken_images
+from ops.boxes import iou
 from ops.errors import InputError
 
 
@@ -38,12 +42,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if validate(dataset, workers=chosen.workers, decode=not chosen.headers) else 0
 
 
+def boxes_unlike_outlines(dataset: CocoDataset) -> list[int]:
+    """Ids of the annotations whose box overlaps its outline's tight box by an IoU below 0.5."""
+    unlike = []
+    for index in range(len(dataset)):
+        entry = dataset.entry(index)
+        objects = [a for a in entry.objects if a.outline is not None]
+        boxes = [(*a.box_xywh, *outline_box(a.outline, entry.height)) for a in objects]
+        stated, tight = torch.tensor(boxes).reshape(-1, 2, 4).unbind(1)
+        overlaps = iou(_corners(stated), _corners(tight)).diagonal().tolist()
+        unlike += [a.id for a, overlap in zip(objects, overlaps, strict=True) if overlap < 0.5]
+    return unlike
+
+
+def _corners(boxes_xywh: torch.Tensor) -> torch.Tensor:
+    return torch.cat((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), 1)
+
+
 def validate(dataset: CocoDataset, *, workers: int, decode: bool) -> int:
     """Print what is in a data set and what is wrong with it; returns how many images are broken."""
     print(dataset.describe(most=None))
     counts = dataset.objects_by_label.tolist()
     for category, count in zip(dataset.categories, counts, strict=True):
         print(f"{category.id:>6} {category.name:<24} {count:>9} objects")
+    unlike = boxes_unlike_outlines(dataset)
+    if unlike:
+        some = ", ".join(map(str, unlike[:5])) + (", ..." if len(unlike) > 5 else "")
+        print(
+            f"warning: {len(unlike)} boxes differ from their outlines (annotations {some}): is "
+            "every bbox x, y, width, height, in pixels?",
+            file=sys.stderr,
+        )
     broken = 0
     for error in broken_images(dataset, workers=workers, decode=decode):
         print(error, file=sys.stderr)

@@ -1,7 +1,8 @@
 """scripts/predict.py: objects in images and videos."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from pycocotools.coco import COCO
 from short_runs import short_run
 
@@ -19,10 +21,11 @@ from data.shapes import OUTLINES
 from data.sources import find_sources
 from data.transforms import EvalTransform
 from detector import load
-from drawing.video import reading_video, writing_video
+from drawing.video import Video, reading_video, writing_video
 from evaluate import evaluate
 from files.atomic import write_json
 from running.checkpoint import load_checkpoint, save_checkpoint
+from scripts import predict as script
 from scripts.predict import main, writing_list
 
 CLASSES = tuple(OUTLINES)
@@ -344,6 +347,64 @@ def test_folders_and_patterns_give_their_files_once(tmp_path: Path) -> None:
     assert names == ["odd [1].png", "b.png", "a.JPG", "deep/c.mp4"]
     assert [source.kind for source in found] == ["image", "image", "image", "video"]
     assert problems == []
+
+
+def test_pictures_in_a_folder_are_known_by_content_and_none_is_lost(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        image(tmp_path / name)
+    (tmp_path / "a.png").rename(tmp_path / "one.thing")
+    (tmp_path / "b.jpg").rename(tmp_path / "two")
+    (tmp_path / "heif.jpg").write_bytes(b"\0\0\0\x18ftypmif1" + bytes(40))
+    (tmp_path / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (tmp_path / "long.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "notes.md").write_text("no picture")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}_elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "linked").symlink_to(elsewhere)
+    found, problems = find_sources([tmp_path], exclude=tmp_path / "out")
+    assert [source.path.name for source in found] == ["one.thing", "two"]
+    assert sorted(problem.partition(": ")[2].split(";")[0] for problem in problems) == [
+        "a HEIC picture",
+        "a JPEG XL picture",
+        "a link to a folder is not followed",
+        "a link to nothing",
+        "an SVG picture",
+    ]
+
+
+def test_a_picture_that_nothing_decodes_is_no_video(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "IMG_1.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    image(tmp_path / "b.png")
+    assert predict(run, tmp_path / "out", [path, tmp_path / "b.png"]) == 1
+    assert [row["drawn"] for row in described(tmp_path / "out")] == ["b.png"]
+
+
+def test_of_an_animation_the_first_picture_is_taken_with_a_word(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.new("RGB", (60, 40), colour) for colour in ("red", "green", "blue")]
+    for name in ("moving.gif", "pages.tif"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    assert predict(run, tmp_path / "out", [tmp_path]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and all("holds 3 pictures; the first is taken" in n for n in notes)
+
+
+def test_a_video_that_ends_early_is_named_and_what_there_is_is_kept(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def cut(_: Path) -> Iterator[Video]:
+        frames = (np.zeros((48, 64, 3), np.uint8) for _ in range(3))
+        yield Video(size=(48, 64), rate=25.0, count=9, frames=frames)
+
+    monkeypatch.setattr(script, "reading_video", cut)
+    (tmp_path / "clip.mp4").touch()
+    assert predict(run, tmp_path / "out", [tmp_path / "clip.mp4"]) == 1
+    assert "ends after 3 of the 9 frames that it states" in capsys.readouterr().err
+    assert [row["frame"] for row in described(tmp_path / "out")] == [0, 1, 2]
 
 
 def test_an_image_of_an_unusual_ending_is_known_by_its_content(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command that checks a data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,25 @@ def test_a_refused_data_set_ends_in_one_line(
     assert main(arguments(tmp_path)) == 1
     err = capsys.readouterr().err
     assert "broken JSON at line 1" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        (lambda x, y, w, h: [x, y, x + w, y + h], True),
+        (lambda x, y, w, h: [y, x, h, w], True),
+        (lambda x, y, w, h: [x / 8, y / 8, w / 8, h / 8], True),
+        (lambda x, y, w, h: [x + 0.5, y - 0.5, w, h], False),
+    ],
+)
+def test_boxes_unlike_their_outlines_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[..., list], warned: bool
+) -> None:
+    content = small_coco.document()
+    for annotation in content["annotations"]:
+        x, y, w, h = annotation["bbox"] = [3.0, 6.0, 8.0, 5.0]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        annotation["bbox"] = change(x, y, w, h)
+    small_coco.write(tmp_path, content)
+    assert main(arguments(tmp_path)) == 0
+    assert ("boxes differ from their outlines (annotations 11" in capsys.readouterr().err) is warned

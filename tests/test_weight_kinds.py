@@ -1,12 +1,15 @@
 """Files of every kind give the network they came from, with what belongs to it, or are refused."""
 
+import math
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision import models as tv_models
 from torchvision.models import detection
 
 from build import build_model, with_structure
@@ -206,3 +209,41 @@ def test_dc5_is_res5_with_its_strides_turned_into_holes() -> None:
     assert torch.equal(features(dc5.trunk), features(c5.trunk))
     with pytest.raises(InputError, match=r"res5_dilation=2: choose 1, or 2 \(DC5\) at stride=16"):
         narrow(32, res5_dilation=2)
+
+
+def _resnet18(weights: Path) -> nn.Module:
+    network = resnet(stride=16, depth=18, weights=str(weights))
+    assert network.roi_layers is not None
+    return nn.ModuleDict({"trunk": network.trunk, "roi_layers": network.roi_layers})
+
+
+@pytest.mark.parametrize("holder", ["state_dict", "model", "model_ema", "ema", None])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.module.", "_orig_mod.model."])
+def test_wrapped_weights_are_the_weights(tmp_path: Path, prefix: str, holder: str | None) -> None:
+    plain = tv_models.resnet18(weights=None).state_dict()
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in plain.items()}
+    torch.save({holder: wrapped, "epoch": 3} if holder else wrapped, tmp_path / "wrapped.pth")
+    torch.save(plain, tmp_path / "plain.pth")
+    assert_same_state(*(_resnet18(tmp_path / f"{name}.pth") for name in ("wrapped", "plain")))
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    plain = tv_models.resnet18(weights=None).state_dict()
+    save_file(plain, tmp_path / "a.safetensors")
+    torch.save(plain, tmp_path / "a.pth")
+    assert_same_state(*(_resnet18(tmp_path / f"a{e}") for e in (".safetensors", ".pth")))
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"cut\.safetensors: is no file of weights, or is damaged"):
+        _resnet18(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["conv1.weight", "layer4.1.bn2.running_var"])
+def test_numbers_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    state = tv_models.resnet18(weights=None).state_dict()
+    state[name].view(-1)[-1] = value
+    torch.save(state, tmp_path / "failed.pth")
+    with pytest.raises(InputError, match=rf"failed\.pth: {name} holds not-a-number or infinity"):
+        _resnet18(tmp_path / "failed.pth")
